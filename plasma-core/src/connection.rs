@@ -1,0 +1,470 @@
+//! One connection to a store, shared by threads.
+//!
+//! A call holds the receiving side from its request to its reply, so calls take turns and replies
+//! come in the order of the requests. The sending side is held for moments only and never waits
+//! for the peer: that is what dropping a buffer uses, so a drop does not wait for anybody's reply.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+
+use crate::protocol::message::{
+    Encoder, ErrorCode, MMAP_GAP, ObjectSpec, Reply, Request, SegmentRef,
+};
+use crate::segment::Segment;
+use crate::spin::Spin;
+use crate::transport::{Inbox, Outbox, Received, wait_ready};
+use crate::{ObjectId, PlasmaError};
+
+/// Longest reply this client reads, in bytes: what a flatbuffer can hold.
+const MAX_REPLY_LEN: usize = i32::MAX as usize;
+
+/// An object that the store told of: its segment and its place there.
+pub(crate) type Located = (Arc<Segment>, ObjectSpec);
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: UnixStream,
+    /// Set once the stream is of no more use; every later call says so at once.
+    broken: AtomicBool,
+    sending: Mutex<Sending>,
+    /// Locked before `sending` where both are held.
+    receiving: Mutex<Receiving>,
+}
+
+#[derive(Debug, Default)]
+struct Sending {
+    encoder: Encoder,
+    outbox: Outbox,
+    /// Requests sent so far that the store answers.
+    questions: u64,
+    holds: HashMap<ObjectId, Hold>,
+    /// A thread is writing what the kernel did not take at once.
+    flusher: bool,
+}
+
+/// The store counts one reference for each client and object; this counts the buffers behind it.
+#[derive(Debug, Default)]
+struct Hold {
+    /// Buffers, and gets under way that may become buffers.
+    buffers: u32,
+    /// The store has counted this client.
+    in_store: bool,
+}
+
+#[derive(Debug)]
+struct Receiving {
+    inbox: Inbox,
+    /// Replies read so far.
+    answers: u64,
+    /// Segments by number. The store sends a descriptor once, so none is ever removed.
+    segments: HashMap<i32, Arc<Segment>>,
+    spin: Spin,
+}
+
+impl Sending {
+    fn push(&mut self, request: &Request<'_>) {
+        let frame = self.encoder.request(request);
+        self.outbox.push(frame);
+    }
+
+    /// Takes one buffer away; whether the store has to be told.
+    fn let_go(&mut self, id: &ObjectId) -> bool {
+        let Some(hold) = self.holds.get_mut(id) else {
+            return false;
+        };
+        hold.buffers -= 1;
+        hold.buffers == 0 && self.holds.remove(id).is_some_and(|hold| hold.in_store)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic could leave half done is a message in a buffer of ours; no call panics there.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connection {
+    pub(crate) fn new(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            broken: AtomicBool::new(false),
+            sending: Mutex::default(),
+            receiving: Mutex::new(Receiving {
+                inbox: Inbox::new(),
+                answers: 0,
+                segments: HashMap::new(),
+                spin: Spin::new(),
+            }),
+        }
+    }
+
+    /// Sends a request and reads its reply.
+    pub(crate) fn call(&self, request: &Request<'_>) -> Result<Reply<'static>, PlasmaError> {
+        self.call_before(request, None)
+    }
+
+    /// The same, given up at a deadline (and the connection with it).
+    pub(crate) fn call_before(
+        &self,
+        request: &Request<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Reply<'static>, PlasmaError> {
+        let mut receiving = lock(&self.receiving);
+        let question = self.ask(request, |_| {})?;
+        self.answer_before(&mut receiving, question, deadline)
+    }
+
+    /// Sends all requests in one go and reads their replies.
+    pub(crate) fn call_all(
+        &self,
+        requests: &mut dyn Iterator<Item = Request<'_>>,
+        mut each: impl FnMut(Reply<'static>) -> Result<(), PlasmaError>,
+    ) -> Result<(), PlasmaError> {
+        let mut receiving = lock(&self.receiving);
+        let mut sending = self.sending()?;
+        let first = sending.questions + 1;
+        for request in requests {
+            sending.push(&request);
+            sending.questions += 1;
+        }
+        let last = sending.questions;
+        self.flush(&mut sending)?;
+        drop(sending);
+        for question in first..=last {
+            each(self.answer(&mut receiving, question)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gets objects, and counts a buffer for each that is found.
+    pub(crate) fn get(
+        &self,
+        ids: &[ObjectId],
+        timeout_ms: i64,
+    ) -> Result<Vec<Option<Located>>, PlasmaError> {
+        let mut receiving = lock(&self.receiving);
+        let request = Request::Get {
+            ids: ids.into(),
+            timeout_ms,
+        };
+        // Counted before the store can answer: a buffer of the same object that is dropped
+        // meanwhile must not release what this get is about to be given.
+        let question = self.ask(&request, |holds| {
+            for id in ids {
+                holds.entry(*id).or_default().buffers += 1;
+            }
+        })?;
+        let Reply::Get { objects, segments } = self.answer(&mut receiving, question)? else {
+            return Err(self.give_up(PlasmaError::protocol("another reply than a get's")));
+        };
+        if !objects.iter().map(|(id, _)| id).eq(ids) {
+            let error = PlasmaError::protocol("a get's reply for other objects");
+            return Err(self.give_up(error));
+        }
+        for segment in segments {
+            self.meet(&mut receiving, segment)?;
+        }
+        let mut found = Vec::with_capacity(ids.len());
+        let mut sending = lock(&self.sending);
+        for (id, spec) in objects.iter() {
+            let located = match spec {
+                Some(spec) => Some((self.segment(&receiving, spec)?, *spec)),
+                None => None,
+            };
+            if located.is_none() {
+                sending.let_go(id);
+            } else if let Some(hold) = sending.holds.get_mut(id) {
+                hold.in_store = true;
+            }
+            found.push(located);
+        }
+        Ok(found)
+    }
+
+    /// Creates an object, and counts its writer as a buffer. The inner result is the store's.
+    pub(crate) fn create(
+        &self,
+        id: ObjectId,
+        data_size: u64,
+        metadata_size: u64,
+    ) -> Result<Result<Located, ErrorCode>, PlasmaError> {
+        let mut receiving = lock(&self.receiving);
+        let request = Request::Create {
+            id,
+            evict_if_full: true,
+            data_size,
+            metadata_size,
+            device_num: 0,
+        };
+        let question = self.ask(&request, |_| {})?;
+        let Reply::Create { id: named, result } = self.answer(&mut receiving, question)? else {
+            return Err(self.give_up(PlasmaError::protocol("another reply than a create's")));
+        };
+        let (spec, segment) = match result {
+            Err(code) => return Ok(Err(code)),
+            Ok(created) => created,
+        };
+        if named != id || (spec.data_size, spec.metadata_size) != (data_size, metadata_size) {
+            let error = PlasmaError::protocol("a create's reply for another object");
+            return Err(self.give_up(error));
+        }
+        self.meet(&mut receiving, segment)?;
+        let located = self.segment(&receiving, &spec)?;
+        let mut sending = lock(&self.sending);
+        let hold = sending.holds.entry(id).or_default();
+        hold.buffers += 1;
+        hold.in_store = true;
+        Ok(Ok((located, spec)))
+    }
+
+    /// Takes one buffer of an object away, and tells the store with the last one. Does not wait.
+    pub(crate) fn release(self: &Arc<Self>, id: ObjectId) {
+        let mut sending = lock(&self.sending);
+        if sending.let_go(&id) && !self.is_broken() {
+            sending.push(&Request::Release(id));
+            self.flush_in_background(sending);
+        }
+    }
+
+    /// Drops an object that was never sealed. Does not wait: the reply is read with a later one.
+    pub(crate) fn abandon(self: &Arc<Self>, id: ObjectId) {
+        let mut sending = lock(&self.sending);
+        sending.holds.remove(&id);
+        if !self.is_broken() {
+            sending.push(&Request::Abort(id));
+            sending.questions += 1;
+            self.flush_in_background(sending);
+        }
+    }
+
+    /// Aborts an object that was never sealed.
+    pub(crate) fn abort(&self, id: ObjectId) -> Result<(), PlasmaError> {
+        lock(&self.sending).holds.remove(&id);
+        match self.call(&Request::Abort(id))? {
+            Reply::Abort(_) => Ok(()),
+            _ => Err(self.give_up(PlasmaError::protocol("another reply than an abort's"))),
+        }
+    }
+
+    /// Subscribes: the store writes notifications to `stream` from now on. There is no reply.
+    pub(crate) fn subscribe(&self, stream: OwnedFd) -> Result<(), PlasmaError> {
+        let receiving = lock(&self.receiving);
+        let mut sending = self.sending()?;
+        sending.push(&Request::Subscribe);
+        sending.outbox.push_descriptor(Arc::new(stream));
+        let mut sent = self.flush(&mut sending)?;
+        drop(sending);
+        while !sent {
+            self.wait(PollFlags::POLLOUT, None)?;
+            sent = self.flush(&mut *self.sending()?)?;
+        }
+        drop(receiving);
+        Ok(())
+    }
+
+    /// Sends a request; the number of its reply.
+    fn ask(
+        &self,
+        request: &Request<'_>,
+        count: impl FnOnce(&mut HashMap<ObjectId, Hold>),
+    ) -> Result<u64, PlasmaError> {
+        let mut sending = self.sending()?;
+        count(&mut sending.holds);
+        let Sending {
+            encoder, outbox, ..
+        } = &mut *sending;
+        let sent = outbox.send(self.socket.as_fd(), encoder.request(request));
+        sent.map_err(|error| self.lost(error))?;
+        sending.questions += 1;
+        Ok(sending.questions)
+    }
+
+    fn answer(
+        &self,
+        receiving: &mut Receiving,
+        question: u64,
+    ) -> Result<Reply<'static>, PlasmaError> {
+        self.answer_before(receiving, question, None)
+    }
+
+    /// Reads replies up to that of `question`; the ones before it are to aborts nobody waits for.
+    fn answer_before(
+        &self,
+        receiving: &mut Receiving,
+        question: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Reply<'static>, PlasmaError> {
+        loop {
+            let message = receiving.inbox.next_message(MAX_REPLY_LEN);
+            let message = message.map_err(|error| PlasmaError::protocol(error.to_string()));
+            match message.map_err(|error| self.give_up(error))? {
+                Some((kind, body)) => {
+                    let reply = Reply::decode(kind, body);
+                    let reply = reply.map_err(|error| self.give_up(error.into()))?;
+                    receiving.answers += 1;
+                    if receiving.answers == question {
+                        return Ok(reply);
+                    }
+                }
+                None => self.receive(receiving, deadline)?,
+            }
+        }
+    }
+
+    /// Waits for bytes, writing meanwhile what the kernel has not taken yet.
+    fn receive(
+        &self,
+        receiving: &mut Receiving,
+        deadline: Option<Instant>,
+    ) -> Result<(), PlasmaError> {
+        let Receiving { inbox, spin, .. } = receiving;
+        let mut look = || match inbox.receive(self.socket.as_fd()) {
+            Ok(Received::Nothing) => None,
+            other => Some(other),
+        };
+        let mut asleep = None;
+        loop {
+            let sent = self.flush(&mut lock(&self.sending))?;
+            let received = if sent && asleep.is_none() {
+                spin.watch(&mut look)
+            } else {
+                look()
+            };
+            match received {
+                Some(Ok(Received::Bytes(_))) => break,
+                Some(Ok(_)) => return Err(self.give_up(PlasmaError::Disconnected)),
+                Some(Err(error)) => return Err(self.lost(error)),
+                None => {}
+            }
+            asleep.get_or_insert_with(Instant::now);
+            let events = if sent {
+                PollFlags::POLLIN
+            } else {
+                PollFlags::POLLIN | PollFlags::POLLOUT
+            };
+            self.wait(events, deadline)?;
+        }
+        if let Some(since) = asleep {
+            spin.slept(since.elapsed());
+        }
+        Ok(())
+    }
+
+    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Result<(), PlasmaError> {
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        match wait_ready(self.socket.as_fd(), events, timeout) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.give_up(PlasmaError::Io {
+                action: "the store does not answer",
+                source: io::ErrorKind::TimedOut.into(),
+            })),
+            Err(error) => Err(self.lost(error)),
+        }
+    }
+
+    /// Makes sure that a segment a reply names is known: its descriptor follows the reply if this
+    /// connection has not seen it.
+    fn meet(&self, receiving: &mut Receiving, named: SegmentRef) -> Result<(), PlasmaError> {
+        if receiving.segments.contains_key(&named.segment) {
+            return Ok(());
+        }
+        let descriptor = loop {
+            match receiving.inbox.next_descriptor() {
+                Some(Ok(descriptor)) => break descriptor,
+                Some(Err(missing)) => {
+                    return Err(self.give_up(PlasmaError::protocol(missing.to_string())));
+                }
+                None => self.receive(receiving, None)?,
+            }
+        };
+        let len = u64::try_from(named.mmap_size)
+            .ok()
+            .and_then(|size| size.checked_sub(MMAP_GAP));
+        let segment = match len {
+            Some(len) => Segment::new(descriptor, len),
+            None => Err(PlasmaError::protocol("a segment of negative length")),
+        };
+        let segment = segment.map_err(|error| self.give_up(error))?;
+        receiving.segments.insert(named.segment, Arc::new(segment));
+        Ok(())
+    }
+
+    fn segment(
+        &self,
+        receiving: &Receiving,
+        spec: &ObjectSpec,
+    ) -> Result<Arc<Segment>, PlasmaError> {
+        match receiving.segments.get(&spec.segment) {
+            Some(segment) if spec.device_num == 0 => Ok(Arc::clone(segment)),
+            _ => Err(self.give_up(PlasmaError::protocol(format!(
+                "an object in a segment never named: {spec:?}"
+            )))),
+        }
+    }
+
+    fn sending(&self) -> Result<MutexGuard<'_, Sending>, PlasmaError> {
+        if self.is_broken() {
+            return Err(PlasmaError::Disconnected);
+        }
+        Ok(lock(&self.sending))
+    }
+
+    fn flush(&self, sending: &mut Sending) -> Result<bool, PlasmaError> {
+        let flushed = sending.outbox.flush(self.socket.as_fd());
+        flushed.map_err(|error| self.lost(error))
+    }
+
+    /// Writes what the kernel takes now, and leaves the rest to a thread that lives no longer
+    /// than that takes.
+    fn flush_in_background(self: &Arc<Self>, mut sending: MutexGuard<'_, Sending>) {
+        if matches!(self.flush(&mut sending), Ok(true) | Err(_)) || sending.flusher {
+            return;
+        }
+        let connection = Arc::clone(self);
+        let flusher = thread::Builder::new().name("plasma-flush".into());
+        let run = move || {
+            loop {
+                let waited = connection.wait(PollFlags::POLLOUT, None);
+                let mut sending = lock(&connection.sending);
+                if waited.is_err() || !matches!(connection.flush(&mut sending), Ok(false)) {
+                    sending.flusher = false;
+                    return;
+                }
+            }
+        };
+        // Without a thread the next call writes it.
+        sending.flusher = flusher.spawn(run).is_ok();
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Marks the connection as of no more use, for the reason given.
+    pub(crate) fn give_up(&self, reason: PlasmaError) -> PlasmaError {
+        self.broken.store(true, Ordering::Release);
+        // The store learns of it at once, and so does a thread that waits here; if the socket is
+        // gone already, so do they.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        reason
+    }
+
+    fn lost(&self, error: io::Error) -> PlasmaError {
+        self.give_up(match error.kind() {
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected => PlasmaError::Disconnected,
+            _ => PlasmaError::Io {
+                action: "the connection to the store failed",
+                source: error,
+            },
+        })
+    }
+}

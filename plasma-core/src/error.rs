@@ -1,0 +1,156 @@
+//! What can go wrong between a client and its store.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::protocol::message::MalformedMessage;
+
+/// Why a call to the store failed.
+///
+/// ```
+/// use plasma_core::{PlasmaClient, PlasmaError};
+///
+/// let error = PlasmaClient::new("/nowhere/plasma.sock", 0).unwrap_err();
+/// assert!(matches!(error, PlasmaError::Connect { .. }));
+/// assert!(error.to_string().contains("/nowhere/plasma.sock"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlasmaError {
+    /// No connection to a store could be made.
+    #[error("no Plasma store at {}: {source}; {}", path.display(), connect_hint(source))]
+    Connect {
+        /// The socket that was tried.
+        path: PathBuf,
+        /// What the last attempt met.
+        source: io::Error,
+    },
+    /// A socket path that the kernel cannot take.
+    #[error(
+        "the socket path {} is {len} bytes long, the kernel takes {max_len}: choose a shorter one",
+        path.display()
+    )]
+    SocketPathTooLong {
+        /// The path that was given.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: usize,
+        /// The longest the kernel takes, in bytes.
+        max_len: usize,
+    },
+    /// The store is gone, or has closed this connection. Objects already held stay readable;
+    /// a new client is needed for anything else.
+    #[error("the connection to the Plasma store is lost")]
+    Disconnected,
+    /// An object with this id is there already, sealed or still being written.
+    #[error("an object with this id exists already")]
+    AlreadyExists,
+    /// The store has no such object, or not in the state that the call needs.
+    #[error("the store has no such object (or it is not yours to change)")]
+    NotFound,
+    /// The store could not make room.
+    #[error("{}", out_of_memory(*requested_bytes, *capacity_bytes))]
+    OutOfMemory {
+        /// Data and metadata that room was asked for, in bytes.
+        requested_bytes: u64,
+        /// What the whole store holds, in bytes.
+        capacity_bytes: u64,
+    },
+    /// The store refused the memory quota.
+    #[error(
+        "the store refused a quota of {quota_bytes} bytes: it is negative, this client has one \
+         already, or less than 30 % of the store's {capacity_bytes} bytes would stay shared"
+    )]
+    QuotaRefused {
+        /// The quota that was asked for, in bytes.
+        quota_bytes: i64,
+        /// What the whole store holds, in bytes.
+        capacity_bytes: u64,
+    },
+    /// The object is sealed: it never changes any more.
+    #[error("the object is sealed already")]
+    AlreadySealed,
+    /// Only an object that this buffer created and has not sealed can be aborted.
+    #[error("the object is sealed, so it cannot be aborted: delete it")]
+    NotMutable,
+    /// The store's memory could not be mapped into this process.
+    #[error("cannot map the store's memory ({len} bytes): {source}")]
+    Map {
+        /// Length of the mapping in bytes.
+        len: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The store sent something that is not the protocol. The connection was given up.
+    #[error("the store broke the protocol: {reason}")]
+    Protocol {
+        /// What it sent.
+        reason: String,
+        /// What was wrong with the message, where it was one.
+        source: Option<MalformedMessage>,
+    },
+    /// The kernel refused something this call needs.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl PlasmaError {
+    /// Whether a new connection may help: the store or the connection is gone, rather than the
+    /// request refused.
+    pub fn should_reconnect(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Disconnected | Self::Protocol { .. }
+        )
+    }
+
+    pub(crate) fn protocol(reason: impl Into<String>) -> Self {
+        Self::Protocol {
+            reason: reason.into(),
+            source: None,
+        }
+    }
+}
+
+impl From<MalformedMessage> for PlasmaError {
+    fn from(source: MalformedMessage) -> Self {
+        Self::Protocol {
+            reason: source.to_string(),
+            source: Some(source),
+        }
+    }
+}
+
+fn connect_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            "nothing is there: start one with `plasma-store-server -m BYTES -s SOCKET`"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens on it, a store that was killed left it: start a new one"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not connect: the store's owner can open it with --mode or --group"
+        }
+        _ => "is it the socket of a running store?",
+    }
+}
+
+fn out_of_memory(requested_bytes: u64, capacity_bytes: u64) -> String {
+    if requested_bytes > capacity_bytes {
+        format!(
+            "an object of {requested_bytes} bytes is larger than the whole store \
+             ({capacity_bytes} bytes): start the store with a larger -m"
+        )
+    } else {
+        format!(
+            "the store ({capacity_bytes} bytes) has no room for {requested_bytes} more: what is \
+             in use cannot be evicted; release or delete objects, or start it with a larger -m"
+        )
+    }
+}

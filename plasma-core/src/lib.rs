@@ -1,0 +1,50 @@
+//! Client of the Plasma shared-memory object store.
+//!
+//! A process *creates* an object in shared memory, writes it and *seals* it; from then on it never
+//! changes, and every process on the machine reads it without a copy. This crate is the client: it
+//! speaks the wire protocol of Apache Arrow's Plasma, so it works with the `plasma-store` crate's
+//! store and with Arrow's own.
+//!
+//! ```no_run
+//! use plasma_core::{ObjectId, PlasmaClient};
+//!
+//! let client = PlasmaClient::new("/tmp/plasma", 0)?;
+//! let id = ObjectId::rand();
+//!
+//! let mut object = client.create(id, 1024, b"a kilobyte of ones")?;
+//! object.data_mut().fill(1);
+//! object.seal()?;
+//!
+//! // In this process or in any other:
+//! let object = client.get(id, -1)?.expect("it is sealed");
+//! assert_eq!(object.data(), [1; 1024]);
+//! # Ok::<(), plasma_core::PlasmaError>(())
+//! ```
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`PlasmaClient`] | what users call |
+//! | [`ObjectBuffer`] | one object, being written or being read |
+//! | [`Notifications`] | what is sealed and deleted, as it happens |
+//! | [`protocol`] | the wire protocol: framing and messages |
+//! | [`transport`] | bytes and descriptors over a Unix socket |
+
+mod client;
+mod connection;
+mod digest;
+mod error;
+mod id;
+mod notify;
+mod object;
+pub mod protocol;
+mod segment;
+pub mod spin;
+pub mod transport;
+
+pub use client::{ClientBuilder, PlasmaClient};
+pub use digest::DigestPolicy;
+pub use error::PlasmaError;
+pub use id::{ObjectId, ParseObjectIdError};
+pub use notify::Notifications;
+pub use object::ObjectBuffer;
+pub use protocol::message::{Digest, Notification, ObjectInfo};

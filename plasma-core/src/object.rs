@@ -1,0 +1,171 @@
+//! One object, being written or being read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::client::Shared;
+use crate::protocol::message::{Digest, Reply, Request};
+use crate::segment::Span;
+use crate::{ObjectId, PlasmaError, digest};
+
+/// One object in the store's memory: being written by the client that created it, or sealed and
+/// read in place.
+///
+/// - It has no lifetime: it keeps the connection and the mapping it needs alive.
+/// - Dropped sealed, the object is released: the store may evict it once nobody holds it.
+/// - Dropped before it is sealed, the object is aborted: as if it had never been created.
+/// - Data starts at a multiple of 64 bytes.
+/// - What is held stays readable whatever happens to the store.
+///
+/// ```no_run
+/// # let client = plasma_core::PlasmaClient::new("/tmp/plasma", 0)?;
+/// let id = plasma_core::ObjectId::rand();
+/// let mut object = client.create(id, 3, b"how many primes")?;
+/// object.data_mut().copy_from_slice(&[2, 3, 5]);
+/// object.seal()?;
+/// assert_eq!((object.data(), object.meta()), (&[2, 3, 5][..], &b"how many primes"[..]));
+/// # Ok::<(), plasma_core::PlasmaError>(())
+/// ```
+#[must_use = "an object that is dropped before it is sealed is aborted"]
+pub struct ObjectBuffer {
+    id: ObjectId,
+    span: Span,
+    state: State,
+    client: Arc<Shared>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Writing,
+    Sealed,
+    /// Aborted: nothing is left to give back.
+    Aborted,
+}
+
+impl ObjectBuffer {
+    pub(crate) fn writing(client: &Arc<Shared>, id: ObjectId, span: Span) -> Self {
+        Self::new(client, id, span, State::Writing)
+    }
+
+    pub(crate) fn sealed(client: &Arc<Shared>, id: ObjectId, span: Span) -> Self {
+        Self::new(client, id, span, State::Sealed)
+    }
+
+    fn new(client: &Arc<Shared>, id: ObjectId, span: Span, state: State) -> Self {
+        Self {
+            id,
+            span,
+            state,
+            client: Arc::clone(client),
+        }
+    }
+
+    /// The object's name.
+    pub fn id(&self) -> &ObjectId {
+        &self.id
+    }
+
+    /// The object's data. Before it is sealed, what was written so far; bytes that were not
+    /// written are whatever the memory held before.
+    pub fn data(&self) -> &[u8] {
+        self.span.data()
+    }
+
+    /// The object's data, to be written.
+    ///
+    /// # Panics
+    /// If the object is sealed: sealed objects never change.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let data = self.span.data_mut();
+        data.expect("the object is sealed, so it cannot be written")
+    }
+
+    /// The object's metadata, given when it was created.
+    #[doc(alias = "metadata")]
+    pub fn meta(&self) -> &[u8] {
+        self.span.meta()
+    }
+
+    /// Bytes of data and metadata together.
+    pub fn size(&self) -> usize {
+        self.span.len()
+    }
+
+    /// Whether the object can still be written.
+    pub fn is_mutable(&self) -> bool {
+        self.state == State::Writing
+    }
+
+    /// The digest of the object's content as Arrow's clients compute it, computed now.
+    #[doc(alias = "hash")]
+    pub fn digest(&self) -> Digest {
+        digest::digest(self.data(), self.meta())
+    }
+
+    /// Makes the object immutable, and visible to every client.
+    ///
+    /// # Errors
+    /// [`PlasmaError::AlreadySealed`] if it is sealed; otherwise the connection failed.
+    pub fn seal(&mut self) -> Result<(), PlasmaError> {
+        if !self.is_mutable() {
+            return Err(PlasmaError::AlreadySealed);
+        }
+        let sealed = self.span.to_read_only()?;
+        let digest = self.client.digest.apply(self.data(), self.meta());
+        let request = Request::Seal {
+            id: self.id,
+            digest,
+        };
+        match self.client.connection.call(&request)? {
+            Reply::Seal { id, result } if id == self.id => {
+                result.map_err(|code| self.client.refusal(code, self.size() as u64))?;
+            }
+            _ => {
+                let error = PlasmaError::protocol("another reply than this seal's");
+                return Err(self.client.connection.give_up(error));
+            }
+        }
+        self.span = sealed;
+        self.state = State::Sealed;
+        Ok(())
+    }
+
+    /// Drops the object before it is sealed, as if it had never been created.
+    ///
+    /// # Errors
+    /// [`PlasmaError::NotMutable`] if it is sealed; otherwise the connection failed.
+    pub fn abort(mut self) -> Result<(), PlasmaError> {
+        if !self.is_mutable() {
+            return Err(PlasmaError::NotMutable);
+        }
+        self.state = State::Aborted;
+        self.client.connection.abort(self.id)
+    }
+}
+
+impl Drop for ObjectBuffer {
+    fn drop(&mut self) {
+        match self.state {
+            State::Writing => self.client.connection.abandon(self.id),
+            State::Sealed => self.client.connection.release(self.id),
+            State::Aborted => {}
+        }
+    }
+}
+
+impl AsRef<[u8]> for ObjectBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.data()
+    }
+}
+
+impl fmt::Debug for ObjectBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectBuffer")
+            .field("id", &self.id)
+            .field("data_size", &self.data().len())
+            .field("meta_size", &self.meta().len())
+            .field("state", &self.state)
+            .finish()
+    }
+}

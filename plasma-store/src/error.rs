@@ -1,0 +1,106 @@
+//! Why a store cannot start, or had to stop.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a store cannot start, or had to stop. Each says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No capacity was given, or none that a file can have.
+    #[error("the capacity must be at least 1 byte and at most what a file can have")]
+    CapacityZeroOrHuge,
+    /// There is not as much memory as the store is to have.
+    #[error(
+        "the store is to hold {asked_bytes} bytes, but {place} has only {available_bytes} \
+         available: ask for less, or free some"
+    )]
+    NotEnoughMemory {
+        /// The capacity asked for, in bytes.
+        asked_bytes: u64,
+        /// What is there, in bytes.
+        available_bytes: u64,
+        /// Where that is.
+        place: String,
+    },
+    /// The directory for the store's memory cannot be used.
+    #[error("cannot use {} for the store's memory: {source}", directory.display())]
+    Directory {
+        /// The directory that was given.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Huge pages were asked for, and no directory says which.
+    #[error(
+        "huge pages need a directory that is a hugetlbfs mount: give one (-d), for example after \
+         `mount -t hugetlbfs none /mnt/hugepages`"
+    )]
+    HugePagesNeedDirectory,
+    /// Huge pages were asked for in a directory that has none.
+    #[error(
+        "{} is not a hugetlbfs mount, so it has no huge pages: mount one \
+         (`mount -t hugetlbfs none DIR`) and reserve pages (/proc/sys/vm/nr_hugepages)",
+        directory.display()
+    )]
+    NotHugetlbfs {
+        /// The directory that was given.
+        directory: PathBuf,
+    },
+    /// The directory has huge pages only, and they were not asked for.
+    #[error("{} is a hugetlbfs mount: ask for huge pages (-h) too", directory.display())]
+    HugePagesNotAsked {
+        /// The directory that was given.
+        directory: PathBuf,
+    },
+    /// A socket path that the kernel cannot take.
+    #[error(
+        "the socket path {} is {len} bytes long, the kernel takes {max_len}: choose a shorter one",
+        path.display()
+    )]
+    SocketPathTooLong {
+        /// The path that was given.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: usize,
+        /// The longest the kernel takes, in bytes.
+        max_len: usize,
+    },
+    /// Another store listens there.
+    #[error("a store listens at {} already: stop it, or choose another socket", path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else has the socket's name.
+    #[error("{} is there and is not a socket: remove it, or choose another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen at {}: {source}", path.display())]
+    Socket {
+        /// The path that was given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No such kind of external store.
+    #[error("no external store is called {endpoint:?}: there is hashtable://NAME")]
+    UnknownExternalStore {
+        /// What was given.
+        endpoint: String,
+    },
+    /// The kernel refused something the store cannot do without.
+    #[error("cannot {action}: {source}")]
+    Kernel {
+        /// What was being done.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The store's thread panicked.
+    #[error("the store's thread panicked")]
+    Panicked,
+}

@@ -1,0 +1,34 @@
+//! The Plasma object store: objects in shared memory that every process reads without a copy.
+//!
+//! The store is a program, `plasma-store-server`, with the command line of Arrow's; and this
+//! library, which runs one inside a process:
+//!
+//! ```
+//! use plasma_core::{ObjectId, PlasmaClient};
+//! use plasma_store::Store;
+//!
+//! let store = Store::builder().capacity(16 << 20).spawn()?;
+//! let client = PlasmaClient::builder().connect(store.socket())?;
+//!
+//! let id = ObjectId::from_name("greeting");
+//! client.create_and_seal(id, b"hello", b"")?;
+//! assert_eq!(client.get(id, 0)?.expect("it is sealed").data(), b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Inside, the rules are a pure state machine that knows no socket, no clock and no mapping; an
+//! event loop on one thread carries requests to it and its answers back, and never waits for any
+//! one client.
+
+mod arena;
+mod backer;
+mod builder;
+mod error;
+mod external;
+mod memory;
+mod server;
+mod socket;
+mod state;
+
+pub use builder::{Prefault, Store, StoreBuilder, StoreHandle};
+pub use error::StoreError;

@@ -1,0 +1,137 @@
+//! One client's connection: what came, what is to go, and how far each has got.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::EpollFlags;
+use plasma_core::protocol::message::{Encoder, Reply};
+use plasma_core::transport::{Inbox, Outbox, Received};
+
+use super::requests::Closed;
+use crate::backer::JobId;
+
+/// Bytes to a client that are gathered before they are written.
+const GATHER_LIMIT: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: OwnedFd,
+    pub(super) inbox: Inbox,
+    outbox: Outbox,
+    /// The client has been sent the segment's descriptor.
+    knows_segment: bool,
+    /// A subscription was asked for and its stream has not come yet.
+    pub(super) awaits_stream: bool,
+    /// Memory is being put behind what this client creates; it is not listened to meanwhile.
+    pub(super) job: Option<JobId>,
+    /// Requests may be here that were not handled.
+    pub(super) more: bool,
+    /// Since when the client has read nothing of what waits for it.
+    blocked_since: Option<Instant>,
+    pub(super) interest: EpollFlags,
+}
+
+/// How a write went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All is written.
+    Done,
+    /// The client has to read first.
+    Blocked,
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            inbox: Inbox::new(),
+            outbox: Outbox::new(),
+            knows_segment: false,
+            awaits_stream: false,
+            job: None,
+            more: false,
+            blocked_since: None,
+            interest: EpollFlags::EPOLLIN,
+        }
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Reads what is there.
+    pub(super) fn receive(&mut self) -> Result<(), Closed> {
+        match self.inbox.receive(self.socket.as_fd()) {
+            Ok(Received::Bytes(_) | Received::Nothing) => Ok(()),
+            Ok(Received::End) => Err(Closed::ByPeer),
+            Err(error) => Err(lost(error)),
+        }
+    }
+
+    /// Queues a reply, and behind it the segment's descriptor if the client has not seen it.
+    pub(super) fn reply(
+        &mut self,
+        encoder: &mut Encoder,
+        reply: &Reply<'_>,
+        segment: &Arc<OwnedFd>,
+    ) {
+        self.outbox.push(encoder.reply(reply));
+        let names_segment = match reply {
+            Reply::Create { result, .. } => result.is_ok(),
+            Reply::Get { segments, .. } => !segments.is_empty(),
+            _ => false,
+        };
+        if names_segment && !self.knows_segment {
+            self.outbox.push_descriptor(Arc::clone(segment));
+            self.knows_segment = true;
+        }
+    }
+
+    /// Whether the next request is to wait: for memory, or for the client to read.
+    pub(super) fn must_wait(&mut self) -> Result<bool, Closed> {
+        if self.job.is_some() {
+            return Ok(true);
+        }
+        Ok(self.outbox.len() > GATHER_LIMIT && self.flush()? == Progress::Blocked)
+    }
+
+    /// Writes what the client can take.
+    pub(super) fn flush(&mut self) -> Result<Progress, Closed> {
+        if self.outbox.is_empty() {
+            return Ok(Progress::Done);
+        }
+        let before = self.outbox.len();
+        if self.outbox.flush(self.socket.as_fd()).map_err(lost)? {
+            self.blocked_since = None;
+            return Ok(Progress::Done);
+        }
+        if self.outbox.len() < before || self.blocked_since.is_none() {
+            self.blocked_since = Some(Instant::now());
+        }
+        Ok(Progress::Blocked)
+    }
+
+    pub(super) fn stalled_for(&self) -> Duration {
+        self.blocked_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// The events that can be dealt with now.
+    pub(super) fn wanted_events(&self) -> EpollFlags {
+        if self.job.is_some() {
+            EpollFlags::empty()
+        } else if self.outbox.is_empty() {
+            EpollFlags::EPOLLIN
+        } else {
+            EpollFlags::EPOLLOUT
+        }
+    }
+}
+
+fn lost(error: io::Error) -> Closed {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Closed::ByPeer,
+        _ => Closed::Failed(error),
+    }
+}

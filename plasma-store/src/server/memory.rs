@@ -1,0 +1,208 @@
+//! Memory behind the arena: asked for before anyone is told of it, given back when there is more
+//! than the capacity.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing::warn;
+
+use crate::StoreError;
+use crate::arena::Arena;
+use crate::backer::{Backer, Job, JobId};
+use crate::state::State;
+use crate::state::alloc::Range;
+use crate::state::backing::Backing;
+
+/// Memory that may be behind free ranges beyond the capacity, in bytes.
+const SLACK: u64 = 32 << 20;
+
+/// As much memory as is asked for between two requests; more is asked for by another thread.
+const AT_ONCE: u64 = 1 << 20;
+
+/// Whether a range can be handed out.
+#[derive(Debug)]
+pub(super) enum Backed {
+    Now,
+    /// When this job is done.
+    After(JobId),
+    /// There is no memory.
+    Never,
+}
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    arena: Arc<Arena>,
+    backing: Backing,
+    /// Most that is to be behind the arena.
+    limit: u64,
+    capacity: u64,
+    backer: Backer,
+    next_job: u64,
+    jobs: HashMap<JobId, Running>,
+}
+
+/// A job that another thread does.
+#[derive(Debug)]
+struct Running {
+    /// Free ranges that are out of use while their memory is given back.
+    withheld: Vec<Range>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Memory {
+    pub(super) fn new(arena: Arena, capacity: u64) -> Result<Self, StoreError> {
+        let arena = Arc::new(arena);
+        Ok(Self {
+            backing: Backing::new(arena.len(), arena.granule()),
+            limit: capacity.saturating_add(SLACK),
+            capacity,
+            backer: Backer::new(Arc::clone(&arena))?,
+            arena,
+            next_job: 0,
+            jobs: HashMap::new(),
+        })
+    }
+
+    pub(super) fn descriptor(&self) -> &Arc<OwnedFd> {
+        self.arena.descriptor()
+    }
+
+    /// What becomes readable once a job is done.
+    pub(super) fn event(&self) -> impl AsFd {
+        self.backer.event()
+    }
+
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.arena.write(offset, bytes)
+    }
+
+    pub(super) fn read(&self, range: Range, len: u64) -> io::Result<Vec<u8>> {
+        self.arena.read(range.offset, len)
+    }
+
+    /// Puts memory behind all of the capacity.
+    pub(super) fn prefault_now(&mut self) -> Result<(), StoreError> {
+        for range in self.backing.missing(Range::new(0, self.capacity)) {
+            self.arena.populate(range).map_err(|source| StoreError::Kernel {
+                action: "put memory behind the whole store",
+                source,
+            })?;
+            self.backing.add(range);
+        }
+        Ok(())
+    }
+
+    /// Has memory put behind all of the capacity, little by little.
+    pub(super) fn prefault_in_background(&mut self) {
+        let populate = self.backing.missing(Range::new(0, self.capacity));
+        self.submit(Vec::new(), populate, true);
+    }
+
+    /// Makes sure that there is memory behind ranges that were just allocated.
+    pub(super) fn back(&mut self, ranges: &[Range], state: &mut State) -> Backed {
+        let missing: Vec<_> = ranges
+            .iter()
+            .flat_map(|range| self.backing.missing(*range))
+            .collect();
+        if missing.is_empty() {
+            return Backed::Now;
+        }
+        let wanted: u64 = missing.iter().map(|range| range.len).sum();
+        let surplus = self.backing.bytes().saturating_add(wanted).saturating_sub(self.limit);
+        let reclaimed = self.backing.reclaimable(state.free_ranges(), surplus);
+        let moved: u64 = reclaimed.iter().map(|range| range.len).sum();
+        if wanted + moved > AT_ONCE {
+            for range in &reclaimed {
+                state.withhold(*range);
+            }
+            return Backed::After(self.submit(reclaimed, missing, false));
+        }
+        for range in reclaimed {
+            self.discard(range);
+        }
+        for range in missing {
+            if let Err(error) = self.populate(range, state) {
+                warn!(%error, bytes = range.len, "no memory");
+                return Backed::Never;
+            }
+            self.backing.add(range);
+        }
+        Backed::Now
+    }
+
+    fn discard(&mut self, range: Range) {
+        match self.arena.discard(range) {
+            Ok(()) => self.backing.remove(range),
+            Err(error) => warn!(%error, "cannot give memory back"),
+        }
+    }
+
+    /// Asks for memory, and once more after giving back what lies idle.
+    fn populate(&mut self, range: Range, state: &State) -> io::Result<()> {
+        let Err(first) = self.arena.populate(range) else {
+            return Ok(());
+        };
+        let reclaimed = self.backing.reclaimable(state.free_ranges(), range.len);
+        if reclaimed.is_empty() {
+            return Err(first);
+        }
+        for range in reclaimed {
+            self.discard(range);
+        }
+        self.arena.populate(range)
+    }
+
+    fn submit(&mut self, discard: Vec<Range>, populate: Vec<Range>, background: bool) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let running = Running {
+            withheld: discard.clone(),
+            cancelled: Arc::clone(&cancelled),
+        };
+        self.jobs.insert(id, running);
+        self.backer.submit(Job {
+            id,
+            discard,
+            populate,
+            background,
+            cancelled,
+        });
+        id
+    }
+
+    /// Nobody waits for a job any more; it still has to end.
+    pub(super) fn cancel(&self, job: JobId) {
+        if let Some(job) = self.jobs.get(&job) {
+            job.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The jobs that have ended, and whether each did all it was to do.
+    pub(super) fn finish(&mut self, state: &mut State) -> Vec<(JobId, bool)> {
+        let mut finished = Vec::new();
+        for done in self.backer.take_done() {
+            for range in done.discarded {
+                self.backing.remove(range);
+            }
+            for range in done.populated {
+                self.backing.add(range);
+            }
+            if let Some(job) = self.jobs.remove(&done.id) {
+                for range in job.withheld {
+                    state.readmit(range);
+                }
+            }
+            if let Err(error) = &done.result
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                warn!(%error, "no memory");
+            }
+            finished.push((done.id, done.result.is_ok()));
+        }
+        finished
+    }
+}

@@ -1,0 +1,577 @@
+//! The event loop: it carries requests to the rules and answers back, on one thread.
+//!
+//! It never waits for a client. What a client makes it keep is bounded: a request no longer than
+//! [`Server::max_request_len`], kept only as far as it has come; what the client does not read, up
+//! to the point where it is no longer listened to; and after a while it is cut off. Whatever is
+//! malformed costs the one who sent it the connection, and nobody else anything.
+
+mod connection;
+mod memory;
+mod requests;
+mod subscriber;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt::PeerCredentials};
+use plasma_core::protocol::message::{Encoder, Reply};
+use plasma_core::spin::Spin;
+use plasma_core::transport::Inbox;
+use tracing::{debug, info, warn};
+
+use crate::arena::Arena;
+use crate::backer::JobId;
+use crate::builder::Prefault;
+use crate::external::ExternalStore;
+use crate::socket::Listener;
+use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
+use crate::StoreError;
+use connection::{Connection, Progress};
+use memory::Memory;
+use requests::{Closed, Task};
+use subscriber::Subscriber;
+
+/// Requests of one client that are handled before others have their turn.
+const TURN: usize = 1024;
+
+/// What requests may have beside an object's content: ids, names, offsets.
+const REQUEST_OVERHEAD: u64 = 64 << 20;
+
+/// How often those are looked for who have stopped reading.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// How long to leave new connections waiting where descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What ends the loop.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Event(Arc<EventFd>),
+    Signals(SignalFd),
+}
+
+/// How the loop is to serve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    pub(crate) prefault: Prefault,
+    pub(crate) max_clients: usize,
+    /// The socket is this user's alone, so nobody else should be at its other end.
+    pub(crate) owner_only: bool,
+    pub(crate) stall_timeout: Duration,
+}
+
+/// What an event is about, as a number the kernel keeps for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Listener,
+    Stop,
+    Backer,
+    Connection(ClientId),
+    Subscriber(ClientId),
+}
+
+impl Token {
+    const FIRST_CLIENT: u64 = 3;
+
+    fn number(self) -> u64 {
+        match self {
+            Self::Listener => 0,
+            Self::Stop => 1,
+            Self::Backer => 2,
+            Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 2,
+            Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 2 + 1,
+        }
+    }
+
+    fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Listener,
+            1 => Self::Stop,
+            2 => Self::Backer,
+            _ => {
+                let number = number - Self::FIRST_CLIENT;
+                let client = ClientId(number / 2);
+                if number.is_multiple_of(2) {
+                    Self::Connection(client)
+                } else {
+                    Self::Subscriber(client)
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    options: Options,
+    state: State,
+    memory: Memory,
+    external: Option<Box<dyn ExternalStore>>,
+    epoll: Epoll,
+    listener: Listener,
+    /// Set while descriptors have run out: when to try again.
+    accept_at: Option<Instant>,
+    /// Held for its descriptor.
+    _stop: Stop,
+    start: Instant,
+    next_client: u64,
+    connections: HashMap<ClientId, Connection>,
+    subscribers: HashMap<ClientId, Subscriber>,
+    /// Connections with requests that are here and not handled.
+    ready: VecDeque<ClientId>,
+    /// Connections and subscribers with something to write, or whose state has changed.
+    unsent: BTreeSet<ClientId>,
+    unheard: BTreeSet<ClientId>,
+    /// Connections whose clients have to read before more is written.
+    blocked: BTreeSet<ClientId>,
+    stalls_checked: Instant,
+    /// What waits for memory.
+    tasks: HashMap<JobId, Task>,
+    encoder: Encoder,
+    /// Empty between requests; kept for its buffers.
+    effects: Effects,
+    spin: Spin,
+}
+
+impl Server {
+    pub(crate) fn new(
+        options: Options,
+        arena: Arena,
+        external: Option<Box<dyn ExternalStore>>,
+        stop: Stop,
+        bind: impl FnOnce() -> Result<Listener, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut memory = Memory::new(arena, options.limits.capacity)?;
+        match options.prefault {
+            Prefault::Off => {}
+            Prefault::Background => memory.prefault_in_background(),
+            Prefault::Full => memory.prefault_now()?,
+        }
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(broken)?;
+        let listener = bind()?;
+        for (descriptor, token) in [
+            (listener.socket.as_fd(), Token::Listener),
+            (stop.as_fd(), Token::Stop),
+            (memory.event().as_fd(), Token::Backer),
+        ] {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, token.number());
+            epoll.add(descriptor, event).map_err(broken)?;
+        }
+        Ok(Self {
+            state: State::new(options.limits),
+            options,
+            memory,
+            external,
+            epoll,
+            listener,
+            accept_at: None,
+            _stop: stop,
+            start: Instant::now(),
+            next_client: 0,
+            connections: HashMap::new(),
+            subscribers: HashMap::new(),
+            ready: VecDeque::new(),
+            unsent: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            stalls_checked: Instant::now(),
+            tasks: HashMap::new(),
+            encoder: Encoder::new(),
+            effects: Effects::default(),
+            spin: Spin::new(),
+        })
+    }
+
+    pub(crate) fn socket_path(&self) -> &Path {
+        self.listener.path()
+    }
+
+    /// Serves until it is told to stop.
+    pub(crate) fn run(mut self) -> Result<(), StoreError> {
+        info!(
+            socket = %self.socket_path().display(),
+            capacity_bytes = self.options.limits.capacity,
+            "serving"
+        );
+        let mut events = [EpollEvent::empty(); 256];
+        loop {
+            let count = self.wait(&mut events)?;
+            for event in &events[..count] {
+                match Token::from_number(event.data()) {
+                    Token::Listener => self.accept(),
+                    Token::Stop => {
+                        let ignored_requests = self.state.ignored_requests();
+                        info!(ignored_requests, "stopping");
+                        return Ok(());
+                    }
+                    Token::Backer => self.finish_jobs(),
+                    Token::Connection(client) => self.serve(client, event.events()),
+                    Token::Subscriber(client) => self.subscriber_event(client, event.events()),
+                }
+            }
+            for _ in 0..self.ready.len() {
+                if let Some(client) = self.ready.pop_front() {
+                    self.serve(client, EpollFlags::empty());
+                }
+            }
+            self.keep_time();
+            self.send();
+        }
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        Now {
+            elapsed: self.start.elapsed(),
+            unix_s: unix.map_or(0, |time| time.as_secs() as i64),
+        }
+    }
+
+    /// Waits for events: for a while by looking again, then asleep.
+    fn wait(&mut self, events: &mut [EpollEvent]) -> Result<usize, StoreError> {
+        let epoll = &self.epoll;
+        let mut poll = |timeout| loop {
+            match epoll.wait(&mut events[..], timeout) {
+                Err(Errno::EINTR) => {}
+                result => return result.map_err(broken),
+            }
+        };
+        if !self.ready.is_empty() {
+            return poll(EpollTimeout::ZERO);
+        }
+        let watched = self.spin.watch(|| match poll(EpollTimeout::ZERO) {
+            Ok(0) => None,
+            other => Some(other),
+        });
+        if let Some(found) = watched {
+            return found;
+        }
+        let timeout = match self.next_time() {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                // Rounded up: not to wake before there is something to do.
+                let left_ms = left.as_nanos().div_ceil(1_000_000);
+                EpollTimeout::try_from(left_ms).unwrap_or(EpollTimeout::MAX)
+            }
+        };
+        let asleep = Instant::now();
+        let count = poll(timeout)?;
+        self.spin.slept(asleep.elapsed());
+        Ok(count)
+    }
+
+    /// When there is something to do even if nothing comes.
+    fn next_time(&self) -> Option<Instant> {
+        let stalls = (!self.blocked.is_empty()).then_some(self.stalls_checked + STALL_CHECK);
+        let waits = self.state.next_deadline().map(|at| self.start + at);
+        [stalls, waits, self.accept_at].into_iter().flatten().min()
+    }
+
+    fn keep_time(&mut self) {
+        let now = self.now();
+        if self.state.next_deadline().is_some_and(|at| at <= now.elapsed) {
+            let mut fx = std::mem::take(&mut self.effects);
+            self.state.expire(now, &mut fx);
+            self.settle(fx);
+        }
+        if !self.blocked.is_empty() && self.stalls_checked.elapsed() >= STALL_CHECK {
+            self.stalls_checked = Instant::now();
+            self.cut_off_the_stalled();
+        }
+        if self.accept_at.is_some_and(|at| at <= Instant::now()) {
+            self.accept_at = None;
+            self.set_interest(
+                self.listener.socket.as_fd(),
+                Token::Listener,
+                EpollFlags::EPOLLIN,
+            );
+            self.accept();
+        }
+    }
+
+    /// Ends the connections of clients that have not read for too long.
+    fn cut_off_the_stalled(&mut self) {
+        let timeout = self.options.stall_timeout;
+        let mut stalled = self.blocked.clone();
+        stalled.retain(|client| {
+            let connection = self.connections.get(client);
+            connection.is_some_and(|connection| connection.stalled_for() > timeout)
+        });
+        for client in stalled {
+            self.close(client, &Closed::Stalled);
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Connections
+
+    fn accept(&mut self) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        loop {
+            use std::os::fd::{AsRawFd, FromRawFd};
+            let accepted = accept4(self.listener.socket.as_raw_fd(), flags);
+            let socket = match accepted {
+                // SAFETY: the kernel has just made this descriptor for us; nothing else knows it.
+                Ok(raw) => unsafe { OwnedFd::from_raw_fd(raw) },
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection now");
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    let none = EpollFlags::empty();
+                    self.set_interest(self.listener.socket.as_fd(), Token::Listener, none);
+                    return;
+                }
+            };
+            if let Err(error) = self.admit(socket) {
+                warn!(%error, "refused a connection");
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd) -> io::Result<()> {
+        if self.connections.len() >= self.options.max_clients {
+            let limit = self.options.max_clients;
+            return Err(io::Error::other(format!("{limit} clients are connected")));
+        }
+        let peer = getsockopt(&socket, PeerCredentials)?;
+        let own = nix::unistd::geteuid().as_raw();
+        if self.options.owner_only && ![own, 0].contains(&peer.uid()) {
+            let uid = peer.uid();
+            return Err(io::Error::other(format!("user {uid} may not connect")));
+        }
+        let client = ClientId(self.next_client);
+        self.next_client += 1;
+        let token = Token::Connection(client).number();
+        self.epoll
+            .add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        self.state.connect(client);
+        self.connections.insert(client, Connection::new(socket));
+        debug!(client = client.0, pid = peer.pid(), "connected");
+        Ok(())
+    }
+
+    /// Reads, handles and answers what a client has sent, as far as it may.
+    fn serve(&mut self, client: ClientId, events: EpollFlags) {
+        if let Err(reason) = self.try_serve(client, events) {
+            self.close(client, &reason);
+        }
+    }
+
+    fn try_serve(&mut self, client: ClientId, events: EpollFlags) -> Result<(), Closed> {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return Ok(());
+        };
+        let over = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        if connection.job.is_some() {
+            return if over { Err(Closed::ByPeer) } else { Ok(()) };
+        }
+        if connection.flush()? == Progress::Blocked {
+            self.blocked.insert(client);
+            return Ok(());
+        }
+        if over || events.contains(EpollFlags::EPOLLIN) {
+            connection.receive()?;
+        }
+        // Whatever happens next may need the connection; what came is ours meanwhile.
+        let mut inbox = std::mem::take(&mut connection.inbox);
+        let handled = self.handle_turn(client, &mut inbox);
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.inbox = inbox;
+            connection.more = handled?;
+            self.unsent.insert(client);
+        }
+        Ok(())
+    }
+
+    /// Handles requests until there are none, or the client has to wait; whether there may be
+    /// more.
+    fn handle_turn(&mut self, client: ClientId, inbox: &mut Inbox) -> Result<bool, Closed> {
+        for _ in 0..TURN {
+            if !self.handle_next(client, inbox)? {
+                return Ok(false);
+            }
+            match self.connections.get_mut(&client) {
+                Some(connection) => {
+                    if connection.must_wait()? {
+                        break;
+                    }
+                }
+                None => break,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Longest request body this store reads, in bytes. Inline content cannot be larger than a
+    /// flatbuffer, nor than the store.
+    fn max_request_len(&self) -> usize {
+        let content = self.options.limits.capacity.min(i32::MAX as u64);
+        usize::try_from(content + REQUEST_OVERHEAD).unwrap_or(usize::MAX)
+    }
+
+    /// Ends a connection: what its client held is taken back.
+    fn close(&mut self, client: ClientId, reason: &Closed) {
+        let Some(connection) = self.connections.remove(&client) else {
+            return;
+        };
+        match reason {
+            Closed::ByPeer => debug!(client = client.0, "disconnected"),
+            reason => warn!(
+                client = client.0,
+                name = self.state.client_name(client),
+                %reason,
+                "closed the connection"
+            ),
+        }
+        // The kernel forgets a descriptor that is closed; if it has already, so much the better.
+        let _ = self.epoll.delete(connection.socket());
+        self.blocked.remove(&client);
+        self.drop_subscriber(client);
+        if let Some(job) = connection.job {
+            // Memory is being put behind what it was creating: all is taken back after that.
+            self.memory.cancel(job);
+            return;
+        }
+        self.forget(client);
+    }
+
+    /// Takes back what a client held.
+    fn forget(&mut self, client: ClientId) {
+        let now = self.now();
+        let mut fx = std::mem::take(&mut self.effects);
+        self.state.disconnect(client, now, &mut fx);
+        self.settle(fx);
+    }
+
+    /// Writes what there is to write, and arranges to hear when more can be written.
+    fn send(&mut self) {
+        while let Some(client) = self.unsent.pop_first() {
+            let Some(connection) = self.connections.get_mut(&client) else {
+                continue;
+            };
+            match connection.flush() {
+                Err(reason) => {
+                    self.close(client, &reason);
+                    continue;
+                }
+                Ok(Progress::Blocked) => {
+                    self.blocked.insert(client);
+                }
+                Ok(Progress::Done) => {
+                    self.blocked.remove(&client);
+                    if connection.more && connection.job.is_none() {
+                        connection.more = false;
+                        self.ready.push_back(client);
+                    }
+                }
+            }
+            self.listen(client);
+        }
+        self.send_notifications();
+    }
+
+    /// Tells the kernel what to tell us of a connection.
+    fn listen(&mut self, client: ClientId) {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return;
+        };
+        let wanted = connection.wanted_events();
+        if connection.interest != wanted {
+            connection.interest = wanted;
+            let connection = &self.connections[&client];
+            self.set_interest(connection.socket(), Token::Connection(client), wanted);
+        }
+    }
+
+    fn set_interest(&self, descriptor: BorrowedFd<'_>, token: Token, events: EpollFlags) {
+        let mut event = EpollEvent::new(events, token.number());
+        if let Err(error) = self.epoll.modify(descriptor, &mut event) {
+            warn!(%error, ?token, "cannot change what to wait for");
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Effects
+
+    /// Does what the rules say follows, until nothing more does.
+    fn settle(&mut self, mut fx: Effects) {
+        loop {
+            for carry in std::mem::take(&mut fx.carries) {
+                self.carry(carry, &mut fx);
+            }
+            for announcement in std::mem::take(&mut fx.announcements) {
+                self.announce(&announcement);
+            }
+            for (client, reply) in std::mem::take(&mut fx.replies) {
+                self.reply(client, &reply);
+            }
+            if fx.restores.is_empty() {
+                break;
+            }
+            for restore in std::mem::take(&mut fx.restores) {
+                self.restore(restore, &mut fx);
+            }
+        }
+        // Kept for its buffers; it is empty.
+        self.effects = fx;
+    }
+
+    /// Takes content to the external store, or tells it to forget some.
+    fn carry(&mut self, carry: Carry, fx: &mut Effects) {
+        let Some(external) = &mut self.external else {
+            return;
+        };
+        match carry {
+            Carry::Away(id) => external.remove(&id),
+            Carry::Out(spill) => {
+                let len = spill.data_size + spill.metadata_size;
+                let content = self.memory.read(spill.range, len);
+                if !content.is_ok_and(|content| external.put(spill.id, content)) {
+                    warn!(id = %spill.id, "lost an object on its way to the external store");
+                    self.state.spill_failed(&spill.id, fx);
+                }
+            }
+        }
+    }
+
+    /// Queues a reply, if the client is still there.
+    fn reply(&mut self, client: ClientId, reply: &Reply<'_>) {
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.reply(&mut self.encoder, reply, self.memory.descriptor());
+            self.unsent.insert(client);
+        }
+    }
+
+    fn announce(&mut self, announcement: &Announcement) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let notifications = match announcement {
+            Announcement::One(notification) => std::slice::from_ref(notification),
+            Announcement::Batch(notifications) => notifications,
+        };
+        let (length, body) = self.encoder.notification(notifications);
+        for (client, subscriber) in &mut self.subscribers {
+            subscriber.push(&length, body);
+            self.unheard.insert(*client);
+        }
+    }
+}
+
+fn broken(error: Errno) -> StoreError {
+    StoreError::Kernel {
+        action: "wait for events",
+        source: error.into(),
+    }
+}

@@ -1,0 +1,419 @@
+//! From a request to what the rules make of it.
+
+use std::io;
+use std::time::Duration;
+
+use plasma_core::ObjectId;
+use plasma_core::protocol::frame::FrameError;
+use plasma_core::protocol::message::{
+    Digest, ErrorCode, MalformedMessage, NewObject, Outcome, Reply, Request,
+};
+use plasma_core::transport::{Inbox, MissingDescriptor};
+
+use super::Server;
+use super::memory::Backed;
+use crate::backer::JobId;
+use crate::state::alloc::Range;
+use crate::state::{self, ClientId, Effects, TooManyWaits, Transfer};
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("the client closed it")]
+    ByPeer,
+    #[error("what it sent is no message: {0}")]
+    Frame(#[from] FrameError),
+    #[error("what it sent is no request: {0}")]
+    Message(#[from] MalformedMessage),
+    #[error("{0}")]
+    Descriptor(#[from] MissingDescriptor),
+    #[error("it sent a descriptor that nothing asked for")]
+    UnaskedDescriptor,
+    #[error("it has {0}")]
+    Waits(#[from] TooManyWaits),
+    #[error("it does not read what it is sent")]
+    Stalled,
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+/// What is to be done once there is memory.
+#[derive(Debug)]
+pub(super) enum Task {
+    Create {
+        client: ClientId,
+        id: ObjectId,
+        reply: Reply<'static>,
+    },
+    /// Inline objects, with their content (data, then metadata) and place.
+    Batch {
+        client: ClientId,
+        objects: Vec<(ObjectId, Digest, Vec<u8>, Range)>,
+        single: bool,
+    },
+    Restore(Transfer),
+}
+
+impl Server {
+    /// Handles the next thing a client sent; whether there was one.
+    pub(super) fn handle_next(
+        &mut self,
+        client: ClientId,
+        inbox: &mut Inbox,
+    ) -> Result<bool, Closed> {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return Ok(false);
+        };
+        if connection.awaits_stream {
+            let Some(stream) = inbox.next_descriptor() else {
+                return Ok(false);
+            };
+            connection.awaits_stream = false;
+            self.subscribe(client, stream?);
+            return Ok(true);
+        }
+        let max_len = self.max_request_len();
+        let Some((kind, body)) = inbox.next_message(max_len)? else {
+            // The one descriptor a client may send comes on a byte of its own, which is not here.
+            return if inbox.descriptors() > 0 && inbox.is_empty() {
+                Err(Closed::UnaskedDescriptor)
+            } else {
+                Ok(false)
+            };
+        };
+        let request = Request::decode(kind, body)?;
+        self.handle(client, request)?;
+        Ok(true)
+    }
+
+    fn handle(&mut self, client: ClientId, request: Request<'_>) -> Result<(), Closed> {
+        let now = self.now();
+        let mut fx = std::mem::take(&mut self.effects);
+        let reply = match request {
+            Request::Connect => Some(Reply::Connect {
+                memory_capacity: self.options.limits.capacity as i64,
+            }),
+            Request::Create {
+                id,
+                evict_if_full,
+                data_size,
+                metadata_size,
+                device_num,
+            } => {
+                let new = state::NewObject {
+                    id,
+                    data_size,
+                    metadata_size,
+                    evict_if_full,
+                };
+                self.create(client, &new, device_num, fx);
+                return Ok(());
+            }
+            Request::CreateAndSeal {
+                object,
+                evict_if_full,
+            } => {
+                self.create_inline(client, &[object], evict_if_full, true, fx);
+                return Ok(());
+            }
+            Request::CreateAndSealBatch {
+                objects,
+                evict_if_full,
+            } => {
+                self.create_inline(client, &objects, evict_if_full, false, fx);
+                return Ok(());
+            }
+            Request::Abort(id) => {
+                self.state.abort(client, &id, now, &mut fx);
+                Some(Reply::Abort(id))
+            }
+            Request::Seal { id, digest } => {
+                let result = self.state.seal(client, &id, digest, now, &mut fx);
+                Some(Reply::Seal { id, result })
+            }
+            Request::Get { ids, timeout_ms } => {
+                let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+                let ids = ids.into_owned();
+                let got = self.state.get(client, ids, timeout, now, &mut fx);
+                self.settle(fx);
+                return Ok(got?);
+            }
+            Request::Release(id) => {
+                self.state.release(client, &id, now, &mut fx);
+                None
+            }
+            Request::Delete(ids) => {
+                let mut delete = |id: &ObjectId| (*id, self.state.delete(id, now, &mut fx));
+                Some(Reply::Delete(ids.iter().map(&mut delete).collect()))
+            }
+            Request::Contains(id) => Some(Reply::Contains {
+                id,
+                has_object: self.state.contains(&id),
+            }),
+            Request::List => Some(Reply::List(self.state.list())),
+            Request::Evict { num_bytes } => Some(Reply::Evict {
+                num_bytes: self.state.evict(num_bytes, &mut fx),
+            }),
+            Request::Subscribe => {
+                if let Some(connection) = self.connections.get_mut(&client) {
+                    connection.awaits_stream = true;
+                }
+                None
+            }
+            Request::SetOptions {
+                client_name,
+                quota_bytes,
+            } => {
+                let outcome = self.state.set_options(client, &client_name, quota_bytes);
+                Some(Reply::SetOptions(outcome))
+            }
+            Request::GetDebugString => {
+                Some(Reply::GetDebugString(self.state.debug_string().into()))
+            }
+            Request::RefreshLru(ids) => {
+                self.state.refresh(&ids);
+                Some(Reply::RefreshLru)
+            }
+            Request::Disconnect => {
+                self.settle(fx);
+                return Err(Closed::ByPeer);
+            }
+        };
+        self.settle(fx);
+        if let Some(reply) = reply {
+            self.reply(client, &reply);
+        }
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        client: ClientId,
+        new: &state::NewObject,
+        device_num: i32,
+        mut fx: Effects,
+    ) {
+        let id = new.id;
+        let created = if device_num == 0 {
+            self.state.create(client, new, self.now(), &mut fx)
+        } else {
+            // There is no memory on other devices here.
+            Err(ErrorCode::OutOfMemory)
+        };
+        self.settle(fx);
+        let (spec, range) = match created {
+            Ok(created) => created,
+            Err(code) => {
+                let result = Err(code);
+                return self.reply(client, &Reply::Create { id, result });
+            }
+        };
+        let result = Ok((spec, self.state.segment()));
+        let reply = Reply::Create { id, result };
+        match self.memory.back(&[range], &mut self.state) {
+            Backed::Now => self.reply(client, &reply),
+            Backed::Never => self.finish_create(client, id, &reply, false),
+            Backed::After(job) => {
+                self.wait_for(client, job);
+                self.tasks.insert(job, Task::Create { client, id, reply });
+            }
+        }
+    }
+
+    fn finish_create(&mut self, client: ClientId, id: ObjectId, reply: &Reply<'_>, backed: bool) {
+        if backed {
+            return self.reply(client, reply);
+        }
+        self.undo(client, [id]);
+        let result = Err(ErrorCode::OutOfMemory);
+        self.reply(client, &Reply::Create { id, result });
+    }
+
+    /// Creates objects whose content came with the request: all, or none.
+    fn create_inline(
+        &mut self,
+        client: ClientId,
+        objects: &[NewObject<'_>],
+        evict_if_full: bool,
+        single: bool,
+        mut fx: Effects,
+    ) {
+        let now = self.now();
+        let mut ranges = Vec::with_capacity(objects.len());
+        let mut failed = None;
+        for object in objects {
+            let new = state::NewObject {
+                id: object.id,
+                data_size: object.data.len() as u64,
+                metadata_size: object.metadata.len() as u64,
+                evict_if_full,
+            };
+            match self.state.create(client, &new, now, &mut fx) {
+                Ok((_, range)) => ranges.push(range),
+                Err(code) => {
+                    failed = Some(code);
+                    break;
+                }
+            }
+        }
+        self.settle(fx);
+        let created = &objects[..ranges.len()];
+        if let Some(code) = failed {
+            self.undo(client, created.iter().map(|object| object.id));
+            return self.reply_inline(client, Err(code), single);
+        }
+        match self.memory.back(&ranges, &mut self.state) {
+            Backed::Never => {
+                self.undo(client, created.iter().map(|object| object.id));
+                self.reply_inline(client, Err(ErrorCode::OutOfMemory), single);
+            }
+            Backed::Now => {
+                let parts = objects.iter().zip(&ranges).map(|(object, range)| {
+                    let parts = [object.data, object.metadata];
+                    (object.id, object.digest, parts, *range)
+                });
+                self.fill_and_seal(client, parts, single);
+            }
+            Backed::After(job) => {
+                self.wait_for(client, job);
+                let objects = objects.iter().zip(&ranges).map(|(object, range)| {
+                    let content = [object.data, object.metadata].concat();
+                    (object.id, object.digest, content, *range)
+                });
+                let objects = objects.collect();
+                let task = Task::Batch {
+                    client,
+                    objects,
+                    single,
+                };
+                self.tasks.insert(job, task);
+            }
+        }
+    }
+
+    /// Writes inline objects to their memory, seals them and lets go of them.
+    fn fill_and_seal<'a>(
+        &mut self,
+        client: ClientId,
+        objects: impl Iterator<Item = (ObjectId, Digest, [&'a [u8]; 2], Range)>,
+        single: bool,
+    ) {
+        let mut sealed = Vec::new();
+        let mut written = Ok(());
+        for (id, digest, parts, range) in objects {
+            let mut offset = range.offset;
+            for part in parts {
+                written = written.and_then(|()| self.memory.write(offset, part));
+                offset += part.len() as u64;
+            }
+            sealed.push((id, digest));
+        }
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot write to the arena");
+            self.undo(client, sealed.into_iter().map(|(id, _)| id));
+            return self.reply_inline(client, Err(ErrorCode::OutOfMemory), single);
+        }
+        let mut fx = std::mem::take(&mut self.effects);
+        let now = self.now();
+        self.state.seal_batch(client, &sealed, now, &mut fx);
+        self.settle(fx);
+        self.reply_inline(client, Ok(()), single);
+    }
+
+    fn reply_inline(&mut self, client: ClientId, outcome: Outcome, single: bool) {
+        let reply = if single {
+            Reply::CreateAndSeal(outcome)
+        } else {
+            Reply::CreateAndSealBatch(outcome)
+        };
+        self.reply(client, &reply);
+    }
+
+    /// Drops objects that a client was creating.
+    fn undo(&mut self, client: ClientId, ids: impl IntoIterator<Item = ObjectId>) {
+        let now = self.now();
+        let mut fx = std::mem::take(&mut self.effects);
+        for id in ids {
+            self.state.abort(client, &id, now, &mut fx);
+        }
+        self.settle(fx);
+    }
+
+    /// Handles nothing more of a client until a job is done.
+    fn wait_for(&mut self, client: ClientId, job: JobId) {
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.job = Some(job);
+        }
+    }
+
+    /// Brings an object back from the external store.
+    pub(super) fn restore(&mut self, restore: Transfer, fx: &mut Effects) {
+        match self.memory.back(&[restore.range], &mut self.state) {
+            Backed::Now => self.finish_restore(restore, true, fx),
+            Backed::Never => self.finish_restore(restore, false, fx),
+            Backed::After(job) => {
+                self.tasks.insert(job, Task::Restore(restore));
+            }
+        }
+    }
+
+    fn finish_restore(&mut self, restore: Transfer, backed: bool, fx: &mut Effects) {
+        let Transfer { id, range, .. } = restore;
+        let content = self.external.as_ref().and_then(|external| external.get(&id));
+        let written = match content {
+            Some(content) if backed => self.memory.write(range.offset, content).is_ok(),
+            _ => false,
+        };
+        if written {
+            let now = self.now();
+            self.state.restored(&id, now, fx);
+        } else {
+            let lost = content.is_none();
+            self.state.restore_failed(&id, lost, fx);
+        }
+    }
+
+    /// Goes on with what waited for memory.
+    pub(super) fn finish_jobs(&mut self) {
+        for (job, backed) in self.memory.finish(&mut self.state) {
+            let client = match self.tasks.remove(&job) {
+                None => continue,
+                Some(Task::Create { client, id, reply }) => {
+                    self.finish_create(client, id, &reply, backed);
+                    client
+                }
+                Some(Task::Batch {
+                    client,
+                    objects,
+                    single,
+                }) => {
+                    if backed {
+                        let parts = objects.iter().map(|(id, digest, content, range)| {
+                            (*id, *digest, [&content[..], &[]], *range)
+                        });
+                        self.fill_and_seal(client, parts, single);
+                    } else {
+                        self.undo(client, objects.into_iter().map(|(id, ..)| id));
+                        self.reply_inline(client, Err(ErrorCode::OutOfMemory), single);
+                    }
+                    client
+                }
+                Some(Task::Restore(restore)) => {
+                    let mut fx = std::mem::take(&mut self.effects);
+                    self.finish_restore(restore, backed, &mut fx);
+                    self.settle(fx);
+                    continue;
+                }
+            };
+            match self.connections.get_mut(&client) {
+                Some(connection) => {
+                    connection.job = None;
+                    connection.more = true;
+                    self.unsent.insert(client);
+                }
+                // It went away meanwhile.
+                None => self.forget(client),
+            }
+        }
+    }
+}

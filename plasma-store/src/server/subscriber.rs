@@ -1,0 +1,110 @@
+//! Clients that are told of every seal and every deletion.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use plasma_core::protocol::message::Notification;
+use plasma_core::transport::Outbox;
+use tracing::{debug, warn};
+
+use super::{Server, Token};
+use crate::state::ClientId;
+
+/// Bytes that a subscriber may leave unread before it is dropped.
+const MAX_UNREAD: usize = 256 << 20;
+
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    stream: OwnedFd,
+    outbox: Outbox,
+    interest: EpollFlags,
+}
+
+impl Subscriber {
+    pub(super) fn push(&mut self, length: &[u8], body: &[u8]) {
+        // Past the limit it is dropped at the next write, so what comes now need not be kept.
+        if self.outbox.len() <= MAX_UNREAD {
+            self.outbox.push_bytes(length, body);
+        }
+    }
+
+    /// Writes what the stream takes; whether all is written.
+    fn flush(&mut self) -> io::Result<bool> {
+        let done = self.outbox.flush(self.stream.as_fd())?;
+        if self.outbox.len() > MAX_UNREAD {
+            return Err(io::Error::other("it does not read"));
+        }
+        Ok(done)
+    }
+
+    fn stream(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Server {
+    /// Begins a client's subscription with what is sealed already. A second one takes the place
+    /// of the first.
+    pub(super) fn subscribe(&mut self, client: ClientId, stream: OwnedFd) {
+        self.drop_subscriber(client);
+        let mut subscriber = Subscriber {
+            stream,
+            outbox: Outbox::new(),
+            interest: EpollFlags::empty(),
+        };
+        for info in self.state.sealed_objects() {
+            let sealed = [Notification::Sealed(info)];
+            let (length, body) = self.encoder.notification(&sealed);
+            subscriber.push(&length, body);
+        }
+        let token = Token::Subscriber(client).number();
+        let event = EpollEvent::new(subscriber.interest, token);
+        if let Err(error) = self.epoll.add(subscriber.stream(), event) {
+            warn!(client = client.0, %error, "cannot write to a subscriber's stream");
+            return;
+        }
+        self.subscribers.insert(client, subscriber);
+        self.unheard.insert(client);
+        debug!(client = client.0, "subscribed");
+    }
+
+    pub(super) fn subscriber_event(&mut self, client: ClientId, events: EpollFlags) {
+        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            self.drop_subscriber(client);
+        } else {
+            self.unheard.insert(client);
+        }
+    }
+
+    /// Writes the notifications that are queued.
+    pub(super) fn send_notifications(&mut self) {
+        while let Some(client) = self.unheard.pop_first() {
+            let Some(subscriber) = self.subscribers.get_mut(&client) else {
+                continue;
+            };
+            let wanted = match subscriber.flush() {
+                Ok(true) => EpollFlags::empty(),
+                Ok(false) => EpollFlags::EPOLLOUT,
+                Err(error) => {
+                    warn!(client = client.0, %error, "dropped a subscriber");
+                    self.drop_subscriber(client);
+                    continue;
+                }
+            };
+            if subscriber.interest != wanted {
+                subscriber.interest = wanted;
+                let subscriber = &self.subscribers[&client];
+                self.set_interest(subscriber.stream(), Token::Subscriber(client), wanted);
+            }
+        }
+    }
+
+    pub(super) fn drop_subscriber(&mut self, client: ClientId) {
+        if let Some(subscriber) = self.subscribers.remove(&client) {
+            // The kernel forgets a descriptor that is closed; if it has already, so much the
+            // better.
+            let _ = self.epoll.delete(subscriber.stream());
+        }
+    }
+}

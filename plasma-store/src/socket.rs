@@ -1,0 +1,191 @@
+//! The socket that clients find the store at.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::unistd::{Group, chown};
+use tempfile::TempDir;
+
+use crate::StoreError;
+
+/// Longest path of a Unix socket, in bytes: `sun_path` less its final zero.
+const MAX_PATH_LEN: usize = 107;
+
+/// Names of the directories that sockets nobody named go into.
+const DIRECTORY_PREFIX: &str = "plasma-store-";
+const SOCKET_NAME: &str = "plasma.sock";
+
+/// A listening socket; its name goes with it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: OwnedFd,
+    path: PathBuf,
+    /// Device and inode of the name, so that only this store's own is ever removed.
+    inode: (u64, u64),
+    /// Where nobody named a socket: its private directory, and the lock that says it is in use.
+    _private: Option<(Flock<File>, TempDir)>,
+}
+
+impl Listener {
+    /// Listens at `path`, or in a fresh private directory.
+    pub(crate) fn bind(
+        path: Option<&Path>,
+        mode: u32,
+        group: Option<&str>,
+    ) -> Result<Self, StoreError> {
+        match path {
+            Some(path) => Self::bind_at(path.to_owned(), mode, group, None),
+            None => {
+                let cannot = |source| StoreError::Kernel {
+                    action: "make a directory for the socket",
+                    source,
+                };
+                remove_stale_directories();
+                let mut builder = tempfile::Builder::new();
+                let directory = builder.prefix(DIRECTORY_PREFIX).tempdir().map_err(cannot)?;
+                let lock = lock_directory(directory.path(), FlockArg::LockExclusive);
+                let lock = lock.map_err(cannot)?;
+                let path = directory.path().join(SOCKET_NAME);
+                Self::bind_at(path, mode, group, Some((lock, directory)))
+            }
+        }
+    }
+
+    fn bind_at(
+        path: PathBuf,
+        mode: u32,
+        group: Option<&str>,
+        private: Option<(Flock<File>, TempDir)>,
+    ) -> Result<Self, StoreError> {
+        let len = path.as_os_str().as_bytes().len();
+        if len > MAX_PATH_LEN {
+            return Err(StoreError::SocketPathTooLong {
+                path,
+                len,
+                max_len: MAX_PATH_LEN,
+            });
+        }
+        let cannot = |source| StoreError::Socket {
+            path: path.clone(),
+            source,
+        };
+        // Of two stores that start at once, one looks at the other's work only when it is done.
+        let _lock = match &private {
+            Some(_) => None,
+            None => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new("."));
+                Some(lock_directory(folder, FlockArg::LockExclusive).map_err(cannot)?)
+            }
+        };
+        clear_the_way(&path)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let bound = || -> io::Result<_> {
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+            bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
+            Ok(socket)
+        };
+        let socket = bound().map_err(cannot)?;
+        let opened = || -> io::Result<_> {
+            // Nobody can connect before it listens, so nobody can before it has its permissions.
+            if let Some(group) = group {
+                let unknown = || io::Error::other(format!("no group is called {group:?}"));
+                let gid = match group.parse::<u32>() {
+                    Ok(number) => nix::unistd::Gid::from_raw(number),
+                    Err(_) => Group::from_name(group)?.ok_or_else(unknown)?.gid,
+                };
+                chown(&path, None, Some(gid))?;
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            listen(&socket, Backlog::MAXCONN)?;
+            let metadata = fs::symlink_metadata(&path)?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        match opened() {
+            Ok(inode) => Ok(Self {
+                socket,
+                path,
+                inode,
+                _private: private,
+            }),
+            Err(source) => {
+                let _ = fs::remove_file(&path);
+                Err(cannot(source))
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode);
+        if ours {
+            // If it cannot be removed, the next store to start there removes it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the socket of a store that was killed; leaves anything else, and says so.
+fn clear_the_way(path: &Path) -> Result<(), StoreError> {
+    let cannot = |source| StoreError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot(error)),
+        Ok(metadata) => metadata,
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(StoreError::NotASocket {
+            path: path.to_owned(),
+        });
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(cannot)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Whatever else it says, somebody may be there.
+        _ => Err(StoreError::SocketInUse {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Locks a directory; the lock ends with the process, however that ends.
+fn lock_directory(directory: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(directory)?, how).map_err(|(_, error)| error.into())
+}
+
+/// Removes the private directories of stores that were killed: nobody holds their lock.
+fn remove_stale_directories() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let ours = entry.file_name().as_bytes().starts_with(DIRECTORY_PREFIX.as_bytes());
+        let socket = entry.path().join(SOCKET_NAME);
+        // Without a socket it may be one that is just being made.
+        let stale = ours
+            && fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket())
+            && lock_directory(&entry.path(), FlockArg::LockExclusiveNonblock).is_ok();
+        if stale {
+            let _ = fs::remove_file(&socket);
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}

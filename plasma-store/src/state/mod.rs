@@ -1,0 +1,769 @@
+//! The store's rules, and nothing else: no socket, no clock, no mapping.
+//!
+//! A [`State`] is told what clients ask and what time it is, and says what follows: what to answer
+//! whom, what subscribers are to hear, and what content is to be carried to or from the external
+//! store. Whoever drives it does those things, in the order in which they are given.
+
+pub(crate) mod alloc;
+pub(crate) mod backing;
+mod lru;
+mod table;
+mod wait;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use plasma_core::ObjectId;
+use plasma_core::protocol::message::{
+    Digest, ErrorCode, MMAP_GAP, Notification, ObjectInfo, ObjectSpec, Outcome, Reply, SegmentRef,
+};
+
+use alloc::{Allocator, Range};
+use lru::Lru;
+use table::{Object, Slot, Stage, Table};
+use wait::{Patience, Wait, Waits};
+
+/// The store has one segment, and this is its number.
+pub(crate) const SEGMENT: i32 = 1;
+
+/// Ids that the waiting gets of one client may name together.
+const MAX_WAITED_IDS: usize = 4 << 20;
+
+/// One connection, never the same twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ClientId(pub(crate) u64);
+
+/// What the clock says: time since some start, and the date.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) elapsed: Duration,
+    pub(crate) unix_s: i64,
+}
+
+/// What subscribers are to be told, in one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Announcement {
+    One(Notification),
+    Batch(Vec<Notification>),
+}
+
+/// Content to be carried between the arena and the external store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    pub(crate) id: ObjectId,
+    pub(crate) range: Range,
+    pub(crate) data_size: u64,
+    pub(crate) metadata_size: u64,
+}
+
+/// What the external store is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carry {
+    /// To keep content that is still in the arena, but not for long.
+    Out(Transfer),
+    /// To forget content that is of no more use.
+    Away(ObjectId),
+}
+
+/// What follows from a request, apart from its own answer. To be done in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// For the external store, in this order, before anything is written to the arena.
+    pub(crate) carries: Vec<Carry>,
+    /// Content to be brought back; then [`State::restored`] or [`State::restore_failed`].
+    pub(crate) restores: Vec<Transfer>,
+    /// What subscribers hear.
+    pub(crate) announcements: Vec<Announcement>,
+    /// Answers to gets that waited, perhaps the one that was just asked.
+    pub(crate) replies: Vec<(ClientId, Reply<'static>)>,
+}
+
+impl Effects {
+    fn announce(&mut self, notification: Notification) {
+        self.announcements.push(Announcement::One(notification));
+    }
+}
+
+/// An object to be created.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewObject {
+    pub(crate) id: ObjectId,
+    pub(crate) data_size: u64,
+    pub(crate) metadata_size: u64,
+    pub(crate) evict_if_full: bool,
+}
+
+/// Limits the rules work within.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of data and metadata.
+    pub(crate) capacity: u64,
+    /// Bytes of address space to place them in.
+    pub(crate) arena_len: u64,
+    /// Objects, whatever their size.
+    pub(crate) max_objects: usize,
+    /// Whether evicted objects go to an external store.
+    pub(crate) external: bool,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    name: String,
+    /// Objects this client holds; those it is creating are among them.
+    holds: HashSet<Slot>,
+}
+
+/// A client asked for more than the store keeps for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("gets that wait for more than {MAX_WAITED_IDS} objects together")]
+pub(crate) struct TooManyWaits;
+
+/// Everything the store knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    limits: Limits,
+    table: Table,
+    allocator: Allocator,
+    allocated_bytes: u64,
+    lru: Lru,
+    clients: HashMap<ClientId, Client>,
+    waits: Waits,
+    seals: u64,
+    /// Objects in the external store that a waiting get is for and that found no room.
+    starved: BTreeSet<ObjectId>,
+    /// Releases and aborts of what the client does not hold.
+    ignored_requests: u64,
+}
+
+impl State {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            table: Table::default(),
+            allocator: Allocator::new(limits.arena_len),
+            allocated_bytes: 0,
+            lru: Lru::new(limits.capacity),
+            clients: HashMap::new(),
+            waits: Waits::default(),
+            seals: 0,
+            starved: BTreeSet::new(),
+            ignored_requests: 0,
+        }
+    }
+
+    pub(crate) fn connect(&mut self, client: ClientId) {
+        self.clients.insert(client, Client::default());
+    }
+
+    /// Takes back everything a client holds.
+    pub(crate) fn disconnect(&mut self, client: ClientId, now: Now, fx: &mut Effects) {
+        self.waits.end_all_of(client);
+        self.lru.end_quota(&mut self.table.objects, client);
+        let Some(gone) = self.clients.remove(&client) else {
+            return;
+        };
+        let mut holds: Vec<_> = gone.holds.into_iter().collect();
+        // Not in the order of a hash: what happens is the same each time.
+        holds.sort_unstable();
+        for slot in holds {
+            if self.table.at(slot).stage == Stage::Creating {
+                self.drop_object(slot);
+            } else {
+                self.unref(slot, fx);
+            }
+        }
+        self.feed_starved(now, fx);
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Creating
+
+    /// Makes room for an object and reserves its id. Its memory is not backed yet: if that fails,
+    /// [`abort`](Self::abort) it.
+    pub(crate) fn create(
+        &mut self,
+        client: ClientId,
+        new: &NewObject,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Result<(ObjectSpec, Range), ErrorCode> {
+        if self.table.slot(&new.id).is_some() {
+            return Err(ErrorCode::ObjectExists);
+        }
+        let size = new
+            .data_size
+            .checked_add(new.metadata_size)
+            .ok_or(ErrorCode::OutOfMemory)?;
+        let range = self.make_room(Some(client), size, new.evict_if_full, fx)?;
+        let slot = self.table.insert(Object {
+            id: new.id,
+            stage: Stage::Creating,
+            delete_pending: false,
+            release_at_seal: false,
+            refs: 0,
+            data_size: new.data_size,
+            metadata_size: new.metadata_size,
+            range,
+            creator: client,
+            owner: None,
+            link: lru::Link::default(),
+            digest: Digest::default(),
+            create_time_s: now.unix_s,
+            construct_duration_s: 0,
+            seal_number: 0,
+        });
+        let Some(slot) = slot else {
+            self.give_back(range, size);
+            return Err(ErrorCode::OutOfMemory);
+        };
+        self.lru.created(&mut self.table.objects, slot, client);
+        self.add_ref(client, slot);
+        Ok((self.table.at(slot).spec(), range))
+    }
+
+    /// Drops an object that its creator has not sealed; whether there was one.
+    pub(crate) fn abort(&mut self, client: ClientId, id: &ObjectId, now: Now, fx: &mut Effects) -> bool {
+        let Some(slot) = self.creating(client, id) else {
+            self.ignored_requests += 1;
+            return false;
+        };
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.holds.remove(&slot);
+        }
+        self.drop_object(slot);
+        self.feed_starved(now, fx);
+        true
+    }
+
+    /// Makes an object immutable.
+    pub(crate) fn seal(
+        &mut self,
+        client: ClientId,
+        id: &ObjectId,
+        digest: Digest,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Outcome {
+        let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
+        let info = self.seal_slot(slot, digest, now);
+        fx.announce(Notification::Sealed(info));
+        self.serve_waits(slot, fx);
+        if self.table.at(slot).release_at_seal {
+            self.release_slot(client, slot, now, fx);
+        }
+        Ok(())
+    }
+
+    /// Seals objects and lets go of them, as one: subscribers hear of them in one message.
+    pub(crate) fn seal_batch(
+        &mut self,
+        client: ClientId,
+        objects: &[(ObjectId, Digest)],
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let slots: Vec<_> = objects
+            .iter()
+            .filter_map(|(id, digest)| Some((self.creating(client, id)?, digest)))
+            .collect();
+        let mut notifications: Vec<_> = slots
+            .iter()
+            .map(|(slot, digest)| Notification::Sealed(self.seal_slot(*slot, **digest, now)))
+            .collect();
+        fx.announcements.extend(match notifications.len() {
+            0 => None,
+            1 => notifications.pop().map(Announcement::One),
+            _ => Some(Announcement::Batch(notifications)),
+        });
+        for (slot, _) in slots {
+            self.serve_waits(slot, fx);
+            self.release_slot(client, slot, now, fx);
+        }
+    }
+
+    fn seal_slot(&mut self, slot: Slot, digest: Digest, now: Now) -> ObjectInfo {
+        self.seals += 1;
+        let object = self.table.at_mut(slot);
+        object.stage = Stage::Sealed;
+        object.digest = digest;
+        object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
+        object.seal_number = self.seals;
+        object.info()
+    }
+
+    /// The object that a client is creating under this id.
+    fn creating(&self, client: ClientId, id: &ObjectId) -> Option<Slot> {
+        let (slot, object) = self.table.get(id)?;
+        (object.stage == Stage::Creating && object.creator == client).then_some(slot)
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Reading
+
+    /// Gives a client objects, now or when they are all there or when time is up: the answer is
+    /// among the effects then. A timeout of `None` waits for ever.
+    pub(crate) fn get(
+        &mut self,
+        client: ClientId,
+        ids: Vec<ObjectId>,
+        timeout: Option<Duration>,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Result<(), TooManyWaits> {
+        let mut missing = BTreeSet::new();
+        let mut restoring = BTreeSet::new();
+        let mut located = Vec::with_capacity(ids.len());
+        for id in &ids {
+            let mut spec = None;
+            match self.table.get(id).map(|(slot, object)| (slot, object.stage)) {
+                Some((slot, Stage::Sealed)) => {
+                    self.add_ref(client, slot);
+                    spec = Some(self.table.at(slot).spec());
+                }
+                Some((slot, Stage::Spilled)) => {
+                    if self.start_restore(slot, now, fx) {
+                        restoring.insert(*id);
+                    } else if timeout != Some(Duration::ZERO) {
+                        self.starved.insert(*id);
+                    }
+                    missing.insert(*id);
+                }
+                Some((_, Stage::Restoring)) => {
+                    restoring.insert(*id);
+                    missing.insert(*id);
+                }
+                Some((_, Stage::Creating)) | None => {
+                    missing.insert(*id);
+                }
+            }
+            located.push((*id, spec));
+        }
+        // What is on its way back from the external store is there, only not quite yet.
+        if timeout == Some(Duration::ZERO) {
+            missing = restoring;
+        }
+        if missing.is_empty() {
+            fx.replies.push((client, self.get_reply(located)));
+            return Ok(());
+        }
+        if self.waits.ids_of(client, MAX_WAITED_IDS) + ids.len() > MAX_WAITED_IDS {
+            return Err(TooManyWaits);
+        }
+        let patience = match timeout {
+            Some(Duration::ZERO) => Patience::ForRestores,
+            Some(timeout) => now
+                .elapsed
+                .checked_add(timeout)
+                .map_or(Patience::Endless, Patience::Until),
+            None => Patience::Endless,
+        };
+        self.waits.begin(client, ids, &missing, patience);
+        Ok(())
+    }
+
+    /// When [`expire`](Self::expire) is to be called next.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.waits.next_deadline()
+    }
+
+    /// Answers the gets whose time is up.
+    pub(crate) fn expire(&mut self, now: Now, fx: &mut Effects) {
+        while let Some(wait) = self.waits.expire(now.elapsed) {
+            self.answer(wait, fx);
+        }
+    }
+
+    /// Gives a sealed object to everyone who waits for it.
+    fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) {
+        let id = self.table.at(slot).id;
+        for (wait, client) in self.waits.for_object(&id) {
+            self.add_ref(client, slot);
+            if let Some(wait) = self.waits.satisfy(wait, &id) {
+                self.answer(wait, fx);
+            }
+        }
+    }
+
+    fn answer(&self, wait: Wait, fx: &mut Effects) {
+        let holds = self.clients.get(&wait.client).map(|client| &client.holds);
+        let located = wait.ids.iter().map(|id| {
+            // What came for this wait is held for its client since.
+            let found = self.table.get(id).filter(|(slot, object)| {
+                object.stage == Stage::Sealed && holds.is_some_and(|holds| holds.contains(slot))
+            });
+            (*id, found.map(|(_, object)| object.spec()))
+        });
+        fx.replies.push((wait.client, self.get_reply(located.collect())));
+    }
+
+    fn get_reply(&self, objects: Vec<(ObjectId, Option<ObjectSpec>)>) -> Reply<'static> {
+        let found = objects.iter().any(|(_, spec)| spec.is_some());
+        Reply::Get {
+            objects: objects.into(),
+            segments: found.then(|| self.segment()).into_iter().collect(),
+        }
+    }
+
+    /// The store's one segment, as replies name it.
+    pub(crate) fn segment(&self) -> SegmentRef {
+        SegmentRef {
+            segment: SEGMENT,
+            mmap_size: (self.limits.arena_len + MMAP_GAP) as i64,
+        }
+    }
+
+    /// Ends a client's hold on an object.
+    pub(crate) fn release(&mut self, client: ClientId, id: &ObjectId, now: Now, fx: &mut Effects) {
+        let held = self.table.slot(id).filter(|slot| {
+            let client = self.clients.get(&client);
+            client.is_some_and(|client| client.holds.contains(slot))
+        });
+        let Some(slot) = held else {
+            self.ignored_requests += 1;
+            return;
+        };
+        let object = self.table.at_mut(slot);
+        if object.stage == Stage::Creating {
+            // It is the creator's until it is sealed or aborted.
+            object.release_at_seal = true;
+            return;
+        }
+        self.release_slot(client, slot, now, fx);
+    }
+
+    pub(crate) fn contains(&self, id: &ObjectId) -> bool {
+        let found = self.table.get(id);
+        found.is_some_and(|(_, object)| object.stage != Stage::Creating)
+    }
+
+    pub(crate) fn list(&self) -> Vec<ObjectInfo> {
+        self.table.iter().map(Object::info).collect()
+    }
+
+    /// Every object that is sealed and has memory, in the order they were sealed.
+    pub(crate) fn sealed_objects(&self) -> Vec<ObjectInfo> {
+        let sealed = self.table.iter().filter(|object| object.stage == Stage::Sealed);
+        let mut sealed: Vec<_> = sealed.map(|object| (object.seal_number, object.info())).collect();
+        sealed.sort_unstable_by_key(|(number, _)| *number);
+        sealed.into_iter().map(|(_, info)| info).collect()
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Making room
+
+    /// Deletes an object, now or when it is sealed and nobody holds it.
+    pub(crate) fn delete(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) -> Outcome {
+        let slot = self.table.slot(id).ok_or(ErrorCode::ObjectNotFound)?;
+        let object = self.table.at_mut(slot);
+        match object.stage {
+            Stage::Creating => {
+                object.delete_pending = true;
+                return Err(ErrorCode::ObjectNotSealed);
+            }
+            Stage::Sealed if object.refs > 0 => {
+                object.delete_pending = true;
+                return Err(ErrorCode::ObjectInUse);
+            }
+            Stage::Restoring => {
+                // Its content is still being written: those who wait get it first.
+                object.delete_pending = true;
+                return Err(ErrorCode::ObjectInUse);
+            }
+            Stage::Sealed => {
+                self.drop_object(slot);
+                fx.announce(Notification::Deleted(*id));
+                self.feed_starved(now, fx);
+            }
+            Stage::Spilled => {
+                self.table.remove(slot);
+                self.starved.remove(id);
+                fx.carries.push(Carry::Away(*id));
+                fx.announce(Notification::Deleted(*id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts the least recently used objects that nobody holds; the bytes freed.
+    pub(crate) fn evict(&mut self, wanted: u64, fx: &mut Effects) -> u64 {
+        let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
+        self.evict_slots(slots, fx);
+        bytes
+    }
+
+    pub(crate) fn refresh(&mut self, ids: &[ObjectId]) {
+        for id in ids {
+            if let Some(slot) = self.table.slot(id) {
+                self.lru.refresh(&mut self.table.objects, slot);
+            }
+        }
+    }
+
+    /// Names a client and, where it asks for one, gives it a quota.
+    pub(crate) fn set_options(&mut self, client: ClientId, name: &str, quota_bytes: i64) -> Outcome {
+        if let Some(client) = self.clients.get_mut(&client) {
+            name.clone_into(&mut client.name);
+        }
+        match u64::try_from(quota_bytes) {
+            Ok(0) => Ok(()),
+            Ok(quota) if self.lru.set_quota(client, name, quota) => Ok(()),
+            _ => Err(ErrorCode::OutOfMemory),
+        }
+    }
+
+    pub(crate) fn debug_string(&self) -> String {
+        self.lru.debug_string(self.allocated_bytes, self.limits.capacity)
+    }
+
+    /// The name a client gave itself, for logs.
+    pub(crate) fn client_name(&self, client: ClientId) -> &str {
+        self.clients.get(&client).map_or("", |client| &client.name)
+    }
+
+    /// How many requests there were to release or abort what the client does not hold.
+    pub(crate) fn ignored_requests(&self) -> u64 {
+        self.ignored_requests
+    }
+
+    /// Takes memory for `size` bytes, evicting where that is allowed and needed. Where the room is
+    /// for an object that `creator` makes, its quota comes first.
+    fn make_room(
+        &mut self,
+        creator: Option<ClientId>,
+        size: u64,
+        may_evict: bool,
+        fx: &mut Effects,
+    ) -> Result<Range, ErrorCode> {
+        let capacity = self.limits.capacity;
+        if let Some(client) = creator {
+            let objects = &mut self.table.objects;
+            let room = self.lru.make_quota_room(objects, client, size, may_evict);
+            let evict = room.map_err(|_| ErrorCode::OutOfMemory)?;
+            self.evict_slots(evict, fx);
+        }
+        loop {
+            let used = self.allocated_bytes;
+            let fits = used.checked_add(size).is_some_and(|sum| sum <= capacity);
+            let slot_free = creator.is_none() || self.table.len() < self.limits.max_objects;
+            if fits
+                && slot_free
+                && let Some(range) = self.allocator.allocate(size)
+            {
+                self.allocated_bytes += size;
+                return Ok(range);
+            }
+            if !may_evict {
+                return Err(ErrorCode::OutOfMemory);
+            }
+            let missing = used.saturating_add(size).saturating_sub(capacity);
+            let wanted = missing.max(capacity / 5).max(1);
+            let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
+            let evicted = slots.len();
+            self.evict_slots(slots, fx);
+            // Objects of no bytes free a place in the table, if not memory.
+            let helped = bytes > 0 || (evicted > 0 && !slot_free);
+            if !helped || bytes < missing {
+                return Err(ErrorCode::OutOfMemory);
+            }
+        }
+    }
+
+    /// Evicts objects that are in no order any more, or in a private one, and that nobody holds.
+    fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) {
+        for slot in slots {
+            let object = self.table.at(slot);
+            let (id, range, size) = (object.id, object.range, object.size());
+            if self.limits.external {
+                fx.carries.push(Carry::Out(Transfer {
+                    id,
+                    range,
+                    data_size: object.data_size,
+                    metadata_size: object.metadata_size,
+                }));
+                self.lru.forget(&mut self.table.objects, slot);
+                let object = self.table.at_mut(slot);
+                object.stage = Stage::Spilled;
+                object.range = Range::new(0, 0);
+                self.give_back(range, size);
+            } else {
+                self.drop_object(slot);
+                fx.announce(Notification::Deleted(id));
+            }
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // The external store
+
+    /// Makes room for an object to come back to; whether there is any.
+    fn start_restore(&mut self, slot: Slot, now: Now, fx: &mut Effects) -> bool {
+        let size = self.table.at(slot).size();
+        let Ok(range) = self.make_room(None, size, true, fx) else {
+            return false;
+        };
+        let object = self.table.at_mut(slot);
+        object.stage = Stage::Restoring;
+        object.range = range;
+        object.create_time_s = now.unix_s;
+        fx.restores.push(Transfer {
+            id: object.id,
+            range,
+            data_size: object.data_size,
+            metadata_size: object.metadata_size,
+        });
+        self.starved.remove(&self.table.at(slot).id);
+        true
+    }
+
+    /// An object's content is back in its memory.
+    pub(crate) fn restored(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) {
+        let Some(slot) = self.restoring(id) else {
+            return;
+        };
+        let object = self.table.at_mut(slot);
+        object.stage = Stage::Sealed;
+        object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
+        fx.carries.push(Carry::Away(*id));
+        self.serve_waits(slot, fx);
+        let object = self.table.at(slot);
+        if object.refs > 0 {
+            return;
+        }
+        // Everyone who waited is gone.
+        if object.delete_pending {
+            self.drop_object(slot);
+            fx.announce(Notification::Deleted(*id));
+            self.feed_starved(now, fx);
+        } else {
+            self.lru.restored(&mut self.table.objects, slot);
+        }
+    }
+
+    /// An object's content did not come back: it is in the external store as before, or `lost`.
+    pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, fx: &mut Effects) {
+        let Some(slot) = self.restoring(id) else {
+            return;
+        };
+        let object = self.table.at_mut(slot);
+        let (range, size) = (object.range, object.size());
+        let gone = lost || object.delete_pending;
+        object.stage = Stage::Spilled;
+        object.range = Range::new(0, 0);
+        self.give_back(range, size);
+        if gone {
+            self.table.remove(slot);
+            fx.carries.push(Carry::Away(*id));
+            fx.announce(Notification::Deleted(*id));
+        } else {
+            // For whoever goes on waiting it is tried again once memory is freed.
+            self.starved.insert(*id);
+        }
+        for (wait, _) in self.waits.for_object(id) {
+            if let Some(wait) = self.waits.disappoint(wait, id) {
+                self.answer(wait, fx);
+            }
+        }
+    }
+
+    /// An object's content could not be carried out: it is lost.
+    pub(crate) fn spill_failed(&mut self, id: &ObjectId, fx: &mut Effects) {
+        if let Some((slot, object)) = self.table.get(id)
+            && object.stage == Stage::Spilled
+        {
+            self.table.remove(slot);
+            self.starved.remove(id);
+            fx.announce(Notification::Deleted(*id));
+        }
+    }
+
+    fn restoring(&self, id: &ObjectId) -> Option<Slot> {
+        let (slot, object) = self.table.get(id)?;
+        (object.stage == Stage::Restoring).then_some(slot)
+    }
+
+    /// Memory was freed: brings back what found no room before.
+    fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
+        while let Some(id) = self.starved.first().copied() {
+            let slot = self.table.get(&id).filter(|(_, object)| object.stage == Stage::Spilled);
+            let Some((slot, _)) = slot else {
+                self.starved.remove(&id);
+                continue;
+            };
+            if self.waits.for_object(&id).is_empty() {
+                self.starved.remove(&id);
+            } else if !self.start_restore(slot, now, fx) {
+                return;
+            }
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // References
+
+    /// Counts a client as holding an object, once.
+    fn add_ref(&mut self, client: ClientId, slot: Slot) {
+        let Some(client) = self.clients.get_mut(&client) else {
+            return;
+        };
+        if client.holds.insert(slot) {
+            let objects = &mut self.table.objects;
+            if objects[slot.index()].refs == 0 {
+                self.lru.pinned(objects, slot);
+            }
+            objects[slot.index()].refs += 1;
+        }
+    }
+
+    fn release_slot(&mut self, client: ClientId, slot: Slot, now: Now, fx: &mut Effects) {
+        let client = self.clients.get_mut(&client);
+        if client.is_some_and(|client| client.holds.remove(&slot)) {
+            self.unref(slot, fx);
+            self.feed_starved(now, fx);
+        }
+    }
+
+    /// One client less holds an object.
+    fn unref(&mut self, slot: Slot, fx: &mut Effects) {
+        let object = self.table.at_mut(slot);
+        if object.refs > 1 {
+            object.refs -= 1;
+        } else if object.delete_pending {
+            let id = object.id;
+            self.drop_object(slot);
+            fx.announce(Notification::Deleted(id));
+        } else {
+            object.refs = 0;
+            self.lru.unpinned(&mut self.table.objects, slot);
+        }
+    }
+
+    /// Removes an object and gives its memory back, whoever holds it.
+    fn drop_object(&mut self, slot: Slot) {
+        self.lru.forget(&mut self.table.objects, slot);
+        let object = self.table.remove(slot);
+        self.give_back(object.range, object.size());
+    }
+
+    fn give_back(&mut self, range: Range, size: u64) {
+        self.allocator.free(range);
+        self.allocated_bytes -= size;
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Memory that is given back to the system
+
+    /// Free ranges, the largest first.
+    pub(crate) fn free_ranges(&self) -> impl Iterator<Item = Range> {
+        self.allocator.free_ranges()
+    }
+
+    /// Takes a free range out of use while its memory is given back.
+    pub(crate) fn withhold(&mut self, range: Range) {
+        self.allocator.reserve(range);
+    }
+
+    /// Puts a range back into use.
+    pub(crate) fn readmit(&mut self, range: Range) {
+        self.allocator.free(range);
+    }
+}

@@ -1,0 +1,140 @@
+//! The objects, by id.
+
+use std::collections::HashMap;
+
+use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
+use plasma_core::ObjectId;
+use slab::Slab;
+
+use super::alloc::Range;
+use super::lru::Link;
+use super::{ClientId, SEGMENT};
+
+/// An object's place in the table, the same for as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Slot(u32);
+
+impl Slot {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How far an object's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its creator writes it.
+    Creating,
+    /// It is there, for ever the same.
+    Sealed,
+    /// It was evicted to the external store and has no memory here.
+    Spilled,
+    /// It has memory again, and its content is on its way back.
+    Restoring,
+}
+
+/// What the store knows of an object. There may be millions: every byte counts.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) id: ObjectId,
+    pub(crate) stage: Stage,
+    /// To be deleted when the last client lets go.
+    pub(crate) delete_pending: bool,
+    /// The creator has let go of it before sealing it.
+    pub(crate) release_at_seal: bool,
+    /// Clients that hold it.
+    pub(crate) refs: u32,
+    pub(crate) data_size: u64,
+    pub(crate) metadata_size: u64,
+    pub(crate) range: Range,
+    /// Who may write, seal and abort it, until it is sealed.
+    pub(crate) creator: ClientId,
+    /// The client in whose quota it counts.
+    pub(crate) owner: Option<ClientId>,
+    pub(crate) link: Link,
+    pub(crate) digest: Digest,
+    pub(crate) create_time_s: i64,
+    pub(crate) construct_duration_s: i64,
+    /// Counts seals: subscribers are told of what is there in this order.
+    pub(crate) seal_number: u64,
+}
+
+impl Object {
+    /// Bytes that count against the capacity.
+    pub(crate) fn size(&self) -> u64 {
+        self.data_size + self.metadata_size
+    }
+
+    pub(crate) fn spec(&self) -> ObjectSpec {
+        ObjectSpec {
+            segment: SEGMENT,
+            data_offset: self.range.offset,
+            data_size: self.data_size,
+            metadata_offset: self.range.offset + self.data_size,
+            metadata_size: self.metadata_size,
+            device_num: 0,
+        }
+    }
+
+    pub(crate) fn info(&self) -> ObjectInfo {
+        let sealed = self.stage != Stage::Creating;
+        ObjectInfo {
+            id: self.id,
+            data_size: self.data_size,
+            metadata_size: self.metadata_size,
+            ref_count: self.refs,
+            create_time_s: self.create_time_s,
+            construct_duration_s: sealed.then_some(self.construct_duration_s),
+            digest: sealed.then_some(self.digest),
+        }
+    }
+}
+
+/// The objects, by id and by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    // Ids are the clients' choice, so the hash is keyed: nobody can make them collide.
+    slots: HashMap<ObjectId, Slot>,
+    pub(crate) objects: Slab<Object>,
+}
+
+impl Table {
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub(crate) fn slot(&self, id: &ObjectId) -> Option<Slot> {
+        self.slots.get(id).copied()
+    }
+
+    pub(crate) fn get(&self, id: &ObjectId) -> Option<(Slot, &Object)> {
+        let slot = self.slot(id)?;
+        Some((slot, &self.objects[slot.index()]))
+    }
+
+    pub(crate) fn at(&self, slot: Slot) -> &Object {
+        &self.objects[slot.index()]
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> &mut Object {
+        &mut self.objects[slot.index()]
+    }
+
+    /// Adds an object whose id is free; `None` once the table is full.
+    pub(crate) fn insert(&mut self, object: Object) -> Option<Slot> {
+        let slot = Slot(u32::try_from(self.objects.vacant_key()).ok()?);
+        self.slots.insert(object.id, slot);
+        self.objects.insert(object);
+        Some(slot)
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Object {
+        let object = self.objects.remove(slot.index());
+        self.slots.remove(&object.id);
+        object
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().map(|(_, object)| object)
+    }
+}

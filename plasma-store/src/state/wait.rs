@@ -1,0 +1,148 @@
+//! Gets that wait for objects.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use plasma_core::ObjectId;
+
+use super::ClientId;
+
+/// One get that waits. Numbers are given in order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WaitId(u64);
+
+/// How long a get waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Only for what is on its way back from the external store.
+    ForRestores,
+    Until(Duration),
+    Endless,
+}
+
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) client: ClientId,
+    /// As requested, duplicates included.
+    pub(crate) ids: Vec<ObjectId>,
+    patience: Patience,
+    /// Distinct objects that are not there yet.
+    missing: usize,
+}
+
+/// All gets that wait, by object, by deadline and by client.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    next: u64,
+    waits: HashMap<WaitId, Wait>,
+    by_object: BTreeSet<(ObjectId, WaitId)>,
+    by_deadline: BTreeSet<(Duration, WaitId)>,
+    by_client: BTreeSet<(ClientId, WaitId)>,
+}
+
+impl Waits {
+    /// Begins a wait for `missing`, which are distinct and not empty, on behalf of a get of `ids`.
+    pub(crate) fn begin(
+        &mut self,
+        client: ClientId,
+        ids: Vec<ObjectId>,
+        missing: &BTreeSet<ObjectId>,
+        patience: Patience,
+    ) {
+        let id = WaitId(self.next);
+        self.next += 1;
+        self.by_object.extend(missing.iter().map(|object| (*object, id)));
+        if let Patience::Until(deadline) = patience {
+            self.by_deadline.insert((deadline, id));
+        }
+        self.by_client.insert((client, id));
+        let wait = Wait {
+            client,
+            ids,
+            patience,
+            missing: missing.len(),
+        };
+        self.waits.insert(id, wait);
+    }
+
+    /// The waits for an object, in order of arrival, with their clients.
+    pub(crate) fn for_object(&self, object: &ObjectId) -> Vec<(WaitId, ClientId)> {
+        let all = (*object, WaitId(0))..=(*object, WaitId(u64::MAX));
+        self.by_object
+            .range(all)
+            .filter_map(|(_, id)| Some((*id, self.waits.get(id)?.client)))
+            .collect()
+    }
+
+    /// One object that a wait is for has come; the wait, if that was the last.
+    pub(crate) fn satisfy(&mut self, id: WaitId, object: &ObjectId) -> Option<Wait> {
+        if !self.by_object.remove(&(*object, id)) {
+            return None;
+        }
+        let wait = self.waits.get_mut(&id)?;
+        wait.missing -= 1;
+        if wait.missing == 0 { self.end(id) } else { None }
+    }
+
+    /// One object did not come back from the external store; the wait, if it is only for such and
+    /// this was the last.
+    pub(crate) fn disappoint(&mut self, id: WaitId, object: &ObjectId) -> Option<Wait> {
+        let wait = self.waits.get(&id)?;
+        if wait.patience == Patience::ForRestores {
+            self.satisfy(id, object)
+        } else {
+            None
+        }
+    }
+
+    /// Ends a wait, whatever is still missing.
+    fn end(&mut self, id: WaitId) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        if wait.missing > 0 {
+            for object in &wait.ids {
+                self.by_object.remove(&(*object, id));
+            }
+        }
+        if let Patience::Until(deadline) = wait.patience {
+            self.by_deadline.remove(&(deadline, id));
+        }
+        self.by_client.remove(&(wait.client, id));
+        Some(wait)
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Ends the first wait whose time is over.
+    pub(crate) fn expire(&mut self, now: Duration) -> Option<Wait> {
+        let (deadline, id) = *self.by_deadline.first()?;
+        if deadline > now { None } else { self.end(id) }
+    }
+
+    pub(crate) fn end_all_of(&mut self, client: ClientId) {
+        let all = (client, WaitId(0))..=(client, WaitId(u64::MAX));
+        let ids: Vec<_> = self.by_client.range(all).map(|(_, id)| *id).collect();
+        for id in ids {
+            self.end(id);
+        }
+    }
+
+    /// How many ids a client's waits name, counted up to a bit more than `enough`.
+    pub(crate) fn ids_of(&self, client: ClientId, enough: usize) -> usize {
+        let all = (client, WaitId(0))..=(client, WaitId(u64::MAX));
+        let mut count = 0;
+        for (_, id) in self.by_client.range(all) {
+            count += self.waits.get(id).map_or(0, |wait| wait.ids.len().max(1));
+            if count > enough {
+                break;
+            }
+        }
+        count
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waits.len()
+    }
+}
