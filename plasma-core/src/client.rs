@@ -207,7 +207,11 @@ impl Shared {
         }
     }
 
-    fn buffer(self: &Arc<Self>, id: ObjectId, located: &Located) -> Result<ObjectBuffer, PlasmaError> {
+    fn buffer(
+        self: &Arc<Self>,
+        id: ObjectId,
+        located: &Located,
+    ) -> Result<ObjectBuffer, PlasmaError> {
         let (segment, spec) = located;
         match Span::new(segment, spec, Access::Read) {
             Ok(span) => Ok(ObjectBuffer::sealed(self, id, span)),
@@ -255,7 +259,9 @@ impl PlasmaClient {
     /// No store is there, or the path is too long.
     #[doc(alias = "connect")]
     pub fn new(store_socket_name: &str, num_retries: u32) -> Result<Self, PlasmaError> {
-        Self::builder().retries(num_retries).connect(store_socket_name)
+        Self::builder()
+            .retries(num_retries)
+            .connect(store_socket_name)
     }
 
     /// How to connect, in detail.
@@ -368,11 +374,7 @@ impl PlasmaClient {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn get(
-        &self,
-        oid: ObjectId,
-        timeout_ms: i64,
-    ) -> Result<Option<ObjectBuffer>, PlasmaError> {
+    pub fn get(&self, oid: ObjectId, timeout_ms: i64) -> Result<Option<ObjectBuffer>, PlasmaError> {
         let found = self.get_many(&[oid], timeout_ms)?;
         Ok(found.into_iter().next().flatten())
     }
@@ -425,7 +427,9 @@ impl PlasmaClient {
             .zip(&located)
             .map(|(id, located)| {
                 let located = located.as_ref();
-                located.map(|located| self.shared.buffer(*id, located)).transpose()
+                located
+                    .map(|located| self.shared.buffer(*id, located))
+                    .transpose()
             })
             .collect();
         buffers.into_iter().collect()

@@ -119,7 +119,14 @@ mod tests {
 
     #[test]
     fn other_text_is_refused() {
-        for text in ["", "00", &"0".repeat(39), &"0".repeat(41), &"g".repeat(40), &"é".repeat(20)] {
+        for text in [
+            "",
+            "00",
+            &"0".repeat(39),
+            &"0".repeat(41),
+            &"g".repeat(40),
+            &"é".repeat(20),
+        ] {
             assert!(text.parse::<ObjectId>().is_err(), "{text}");
         }
     }

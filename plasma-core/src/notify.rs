@@ -131,9 +131,7 @@ impl Notifications {
         let len = usize::try_from(announced)
             .ok()
             .filter(|len| *len <= MAX_NOTIFICATION_LEN)
-            .ok_or_else(|| {
-                PlasmaError::protocol(format!("a notification of {announced} bytes"))
-            })?;
+            .ok_or_else(|| PlasmaError::protocol(format!("a notification of {announced} bytes")))?;
         let Some(body) = self.bytes[LENGTH_BYTES..].get(..len) else {
             return Ok(false);
         };

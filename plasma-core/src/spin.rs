@@ -62,7 +62,9 @@ impl Spin {
     /// watch longer, long ones shorter, down to none.
     pub fn slept(&mut self, time: Duration) {
         self.window = if time <= SHORT_SLEEP {
-            (self.window * 2).clamp(MIN_WINDOW, MAX_WINDOW).min(max_window())
+            (self.window * 2)
+                .clamp(MIN_WINDOW, MAX_WINDOW)
+                .min(max_window())
         } else if self.window > MIN_WINDOW {
             self.window / 2
         } else {

@@ -162,7 +162,8 @@ impl Inbox {
             return Ok(Some((header.kind, body)));
         }
         self.aligned.clear();
-        self.aligned.resize(body.len().div_ceil(size_of::<u64>()), 0);
+        self.aligned
+            .resize(body.len().div_ceil(size_of::<u64>()), 0);
         let copy = &mut bytemuck::cast_slice_mut(&mut self.aligned)[..body.len()];
         copy.copy_from_slice(body);
         Ok(Some((header.kind, copy)))

@@ -124,23 +124,26 @@ impl Arena {
             directory: directory.to_owned(),
             source,
         };
-        let page = is_hugetlbfs(directory)
-            .map_err(unusable)?
-            .ok_or_else(|| StoreError::NotHugetlbfs {
-                directory: directory.to_owned(),
-            })?;
+        let page =
+            is_hugetlbfs(directory)
+                .map_err(unusable)?
+                .ok_or_else(|| StoreError::NotHugetlbfs {
+                    directory: directory.to_owned(),
+                })?;
         let needed = capacity.next_multiple_of(page);
         let available = free_huge_bytes(page).unwrap_or(0);
-        enough(needed, available, &format!("free huge pages of {} kB", page >> 10))?;
+        enough(
+            needed,
+            available,
+            &format!("free huge pages of {} kB", page >> 10),
+        )?;
         let wanted = (capacity + capacity / HUGE_STRETCH_DIVISOR).next_multiple_of(page);
         let len = wanted.min(available / page * page);
         // The directory tells the page size. The file itself is in none: that way the kernel can
         // seal it, and no client can cut it under the store.
         let page_size = MFdFlags::from_bits_retain(page.trailing_zeros() << 26);
-        let flags = MFdFlags::MFD_CLOEXEC
-            | MFdFlags::MFD_ALLOW_SEALING
-            | MFdFlags::MFD_HUGETLB
-            | page_size;
+        let flags =
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_HUGETLB | page_size;
         let descriptor = memfd_create(c"plasma-arena", flags).map_err(cannot("make an arena"))?;
         ftruncate(&descriptor, len as i64).map_err(cannot("size the arena"))?;
         Self::mapped(descriptor, len, page, false)
@@ -183,7 +186,12 @@ impl Arena {
         }
         let (offset, len) = (range.offset as i64, range.len as i64);
         loop {
-            match fallocate(self.descriptor.as_fd(), FallocateFlags::empty(), offset, len) {
+            match fallocate(
+                self.descriptor.as_fd(),
+                FallocateFlags::empty(),
+                offset,
+                len,
+            ) {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EOPNOTSUPP) => {
                     return Ok(posix_fallocate(self.descriptor.as_fd(), offset, len)?);
@@ -242,7 +250,9 @@ impl Arena {
 /// The address of `len` bytes at `offset`, all of them inside the mapping.
 fn place(mapping: &MmapRaw, offset: u64, len: usize) -> io::Result<*mut u8> {
     let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let inside = offset.checked_add(len).is_some_and(|end| end <= mapping.len());
+    let inside = offset
+        .checked_add(len)
+        .is_some_and(|end| end <= mapping.len());
     if inside {
         Ok(mapping.as_mut_ptr().wrapping_add(offset))
     } else {
@@ -297,9 +307,16 @@ fn is_hugetlbfs(directory: &Path) -> io::Result<Option<u64>> {
 
 /// Huge pages of one size that nobody has or has set aside.
 fn free_huge_bytes(page: u64) -> Option<u64> {
-    let pool = PathBuf::from(format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page >> 10));
+    let pool = PathBuf::from(format!(
+        "/sys/kernel/mm/hugepages/hugepages-{}kB",
+        page >> 10
+    ));
     let read = |name| -> Option<u64> {
-        std::fs::read_to_string(pool.join(name)).ok()?.trim().parse().ok()
+        std::fs::read_to_string(pool.join(name))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     let free = read("free_hugepages")?.saturating_sub(read("resv_hugepages")?);
     let surplus = read("nr_overcommit_hugepages")?.saturating_sub(read("surplus_hugepages")?);

@@ -157,7 +157,10 @@ fn work(shared: &Shared) {
             if let Some(running) = next.or_else(|| queues.background.pop_front()) {
                 break running;
             }
-            queues = shared.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            queues = shared
+                .work
+                .wait(queues)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         drop(queues);
         let finished = step(&shared.arena, &mut running);

@@ -11,11 +11,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::StoreError;
 use crate::arena::{Arena, Place};
 use crate::external;
 use crate::server::{Options, Server, Stop};
 use crate::socket::Listener;
-use crate::StoreError;
 use crate::state::Limits;
 
 /// Objects a store keeps at most, beyond those its capacity makes likely: a bound on what objects

@@ -14,7 +14,9 @@ pub(crate) fn available_bytes() -> Option<u64> {
 
 fn system_available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -41,7 +43,11 @@ fn group_available() -> Option<u64> {
         // A limit on a group is a limit on those within it.
         while group.starts_with(root) {
             let read = |name| -> Option<u64> {
-                fs::read_to_string(group.join(name)).ok()?.trim().parse().ok()
+                fs::read_to_string(group.join(name))
+                    .ok()?
+                    .trim()
+                    .parse()
+                    .ok()
             };
             if let (Some(limit), Some(usage)) = (read(limit), read(usage)) {
                 let left = limit.saturating_sub(usage);

@@ -9,7 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
 use nix::unistd::{Group, chown};
 use tempfile::TempDir;
 
@@ -80,7 +82,9 @@ impl Listener {
         let _lock = match &private {
             Some(_) => None,
             None => {
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let folder = path
+                    .parent()
+                    .filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));
                 Some(lock_directory(folder, FlockArg::LockExclusive).map_err(cannot)?)
             }
@@ -177,7 +181,10 @@ fn remove_stale_directories() {
         return;
     };
     for entry in entries.flatten() {
-        let ours = entry.file_name().as_bytes().starts_with(DIRECTORY_PREFIX.as_bytes());
+        let ours = entry
+            .file_name()
+            .as_bytes()
+            .starts_with(DIRECTORY_PREFIX.as_bytes());
         let socket = entry.path().join(SOCKET_NAME);
         // Without a socket it may be one that is just being made.
         let stale = ours

@@ -237,7 +237,10 @@ impl Bench {
     fn contains(&self) -> Outcome {
         let present = ObjectId::rand();
         self.writer.create_and_seal(present, b"x", &[])?;
-        for (name, id) in [("contains_hit", present), ("contains_miss", ObjectId::rand())] {
+        for (name, id) in [
+            ("contains_hit", present),
+            ("contains_miss", ObjectId::rand()),
+        ] {
             let ask = |_| self.reader.contains(&id).map(|found| _ = black_box(found));
             self.case(name, 0, 200_000, ask, Ok)?;
         }

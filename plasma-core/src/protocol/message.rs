@@ -498,8 +498,7 @@ impl Encoder {
                 let object_ids = byte_list(b, objects.iter().map(|(id, _)| &id.as_bytes()[..]));
                 let specs = objects.iter().map(|(_, spec)| wire_spec(spec.as_ref()));
                 let plasma_objects = Some(b.create_vector_from_iter(specs));
-                let store_fds =
-                    Some(b.create_vector_from_iter(segments.iter().map(|s| s.segment)));
+                let store_fds = Some(b.create_vector_from_iter(segments.iter().map(|s| s.segment)));
                 let mmap_sizes =
                     Some(b.create_vector_from_iter(segments.iter().map(|s| s.mmap_size)));
                 // One (empty) handle for each object, as Arrow's store writes them; they share

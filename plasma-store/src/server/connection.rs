@@ -114,7 +114,8 @@ impl Connection {
     }
 
     pub(super) fn stalled_for(&self) -> Duration {
-        self.blocked_since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.blocked_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// The events that can be dealt with now.

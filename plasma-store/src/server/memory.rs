@@ -86,10 +86,12 @@ impl Memory {
     /// Puts memory behind all of the capacity.
     pub(super) fn prefault_now(&mut self) -> Result<(), StoreError> {
         for range in self.backing.missing(Range::new(0, self.capacity)) {
-            self.arena.populate(range).map_err(|source| StoreError::Kernel {
-                action: "put memory behind the whole store",
-                source,
-            })?;
+            self.arena
+                .populate(range)
+                .map_err(|source| StoreError::Kernel {
+                    action: "put memory behind the whole store",
+                    source,
+                })?;
             self.backing.add(range);
         }
         Ok(())
@@ -111,7 +113,11 @@ impl Memory {
             return Backed::Now;
         }
         let wanted: u64 = missing.iter().map(|range| range.len).sum();
-        let surplus = self.backing.bytes().saturating_add(wanted).saturating_sub(self.limit);
+        let surplus = self
+            .backing
+            .bytes()
+            .saturating_add(wanted)
+            .saturating_sub(self.limit);
         let reclaimed = self.backing.reclaimable(state.free_ranges(), surplus);
         let moved: u64 = reclaimed.iter().map(|range| range.len).sum();
         if wanted + moved > AT_ONCE {

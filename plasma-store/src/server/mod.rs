@@ -27,13 +27,13 @@ use plasma_core::spin::Spin;
 use plasma_core::transport::Inbox;
 use tracing::{debug, info, warn};
 
+use crate::StoreError;
 use crate::arena::Arena;
 use crate::backer::JobId;
 use crate::builder::Prefault;
 use crate::external::ExternalStore;
 use crate::socket::Listener;
 use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
-use crate::StoreError;
 use connection::{Connection, Progress};
 use memory::Memory;
 use requests::{Closed, Task};
@@ -279,7 +279,11 @@ impl Server {
 
     fn keep_time(&mut self) {
         let now = self.now();
-        if self.state.next_deadline().is_some_and(|at| at <= now.elapsed) {
+        if self
+            .state
+            .next_deadline()
+            .is_some_and(|at| at <= now.elapsed)
+        {
             let mut fx = std::mem::take(&mut self.effects);
             self.state.expire(now, &mut fx);
             self.settle(fx);

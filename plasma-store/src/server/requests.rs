@@ -359,7 +359,10 @@ impl Server {
 
     fn finish_restore(&mut self, restore: Transfer, backed: bool, fx: &mut Effects) {
         let Transfer { id, range, .. } = restore;
-        let content = self.external.as_ref().and_then(|external| external.get(&id));
+        let content = self
+            .external
+            .as_ref()
+            .and_then(|external| external.get(&id));
         let written = match content {
             Some(content) if backed => self.memory.write(range.offset, content).is_ok(),
             _ => false,

@@ -86,7 +86,10 @@ impl Allocator {
         if range.len == 0 {
             return;
         }
-        let Range { mut offset, mut len } = range;
+        let Range {
+            mut offset,
+            mut len,
+        } = range;
         let before = self.by_offset.range(..offset).next_back();
         if let Some(before) = before.map(|(offset, len)| Range::new(*offset, *len)) {
             debug_assert!(before.end() <= offset, "{range:?} is freed twice");

@@ -54,7 +54,11 @@ impl Backing {
 
     /// The backed parts between two places.
     fn backed_between(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
-        let first = self.backed.range(..=start).next_back().map_or(start, |(at, _)| *at);
+        let first = self
+            .backed
+            .range(..=start)
+            .next_back()
+            .map_or(start, |(at, _)| *at);
         let touching = self.backed.range(first..end.max(first));
         touching
             .map(move |(from, to)| (*from.max(&start), *to.min(&end)))
@@ -83,11 +87,7 @@ impl Backing {
 
     /// Of free ranges, enough that have memory to give back `wanted` bytes; fewer where there is
     /// no more.
-    pub(crate) fn reclaimable(
-        &self,
-        free: impl Iterator<Item = Range>,
-        wanted: u64,
-    ) -> Vec<Range> {
+    pub(crate) fn reclaimable(&self, free: impl Iterator<Item = Range>, wanted: u64) -> Vec<Range> {
         let mut found = Vec::new();
         let mut left = wanted;
         for range in free {
@@ -178,10 +178,19 @@ mod tests {
         let mut backing = Backing::new(1050, 100);
         backing.add(Range::new(0, 1050));
         let reclaimable = |free, wanted| backing.reclaimable([free].into_iter(), wanted);
-        assert_eq!(reclaimable(Range::new(150, 200), 1000), [Range::new(200, 100)]);
+        assert_eq!(
+            reclaimable(Range::new(150, 200), 1000),
+            [Range::new(200, 100)]
+        );
         assert_eq!(reclaimable(Range::new(150, 99), 1000), []);
-        assert_eq!(reclaimable(Range::new(850, 200), 1000), [Range::new(900, 150)]);
-        assert_eq!(reclaimable(Range::new(0, 1000), 101), [Range::new(800, 200)]);
+        assert_eq!(
+            reclaimable(Range::new(850, 200), 1000),
+            [Range::new(900, 150)]
+        );
+        assert_eq!(
+            reclaimable(Range::new(0, 1000), 101),
+            [Range::new(800, 200)]
+        );
     }
 
     proptest! {

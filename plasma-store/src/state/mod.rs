@@ -222,7 +222,13 @@ impl State {
     }
 
     /// Drops an object that its creator has not sealed; whether there was one.
-    pub(crate) fn abort(&mut self, client: ClientId, id: &ObjectId, now: Now, fx: &mut Effects) -> bool {
+    pub(crate) fn abort(
+        &mut self,
+        client: ClientId,
+        id: &ObjectId,
+        now: Now,
+        fx: &mut Effects,
+    ) -> bool {
         let Some(slot) = self.creating(client, id) else {
             self.ignored_requests += 1;
             return false;
@@ -315,7 +321,11 @@ impl State {
         let mut located = Vec::with_capacity(ids.len());
         for id in &ids {
             let mut spec = None;
-            match self.table.get(id).map(|(slot, object)| (slot, object.stage)) {
+            match self
+                .table
+                .get(id)
+                .map(|(slot, object)| (slot, object.stage))
+            {
                 Some((slot, Stage::Sealed)) => {
                     self.add_ref(client, slot);
                     spec = Some(self.table.at(slot).spec());
@@ -393,7 +403,8 @@ impl State {
             });
             (*id, found.map(|(_, object)| object.spec()))
         });
-        fx.replies.push((wait.client, self.get_reply(located.collect())));
+        fx.replies
+            .push((wait.client, self.get_reply(located.collect())));
     }
 
     fn get_reply(&self, objects: Vec<(ObjectId, Option<ObjectSpec>)>) -> Reply<'static> {
@@ -442,8 +453,13 @@ impl State {
 
     /// Every object that is sealed and has memory, in the order they were sealed.
     pub(crate) fn sealed_objects(&self) -> Vec<ObjectInfo> {
-        let sealed = self.table.iter().filter(|object| object.stage == Stage::Sealed);
-        let mut sealed: Vec<_> = sealed.map(|object| (object.seal_number, object.info())).collect();
+        let sealed = self
+            .table
+            .iter()
+            .filter(|object| object.stage == Stage::Sealed);
+        let mut sealed: Vec<_> = sealed
+            .map(|object| (object.seal_number, object.info()))
+            .collect();
         sealed.sort_unstable_by_key(|(number, _)| *number);
         sealed.into_iter().map(|(_, info)| info).collect()
     }
@@ -500,7 +516,12 @@ impl State {
     }
 
     /// Names a client and, where it asks for one, gives it a quota.
-    pub(crate) fn set_options(&mut self, client: ClientId, name: &str, quota_bytes: i64) -> Outcome {
+    pub(crate) fn set_options(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        quota_bytes: i64,
+    ) -> Outcome {
         if let Some(client) = self.clients.get_mut(&client) {
             name.clone_into(&mut client.name);
         }
@@ -512,7 +533,8 @@ impl State {
     }
 
     pub(crate) fn debug_string(&self) -> String {
-        self.lru.debug_string(self.allocated_bytes, self.limits.capacity)
+        self.lru
+            .debug_string(self.allocated_bytes, self.limits.capacity)
     }
 
     /// The name a client gave itself, for logs.
@@ -684,7 +706,10 @@ impl State {
     /// Memory was freed: brings back what found no room before.
     fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
         while let Some(id) = self.starved.first().copied() {
-            let slot = self.table.get(&id).filter(|(_, object)| object.stage == Stage::Spilled);
+            let slot = self
+                .table
+                .get(&id)
+                .filter(|(_, object)| object.stage == Stage::Spilled);
             let Some((slot, _)) = slot else {
                 self.starved.remove(&id);
                 continue;

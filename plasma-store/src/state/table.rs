@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
 use plasma_core::ObjectId;
+use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
 use slab::Slab;
 
 use super::alloc::Range;

@@ -51,7 +51,8 @@ impl Waits {
     ) {
         let id = WaitId(self.next);
         self.next += 1;
-        self.by_object.extend(missing.iter().map(|object| (*object, id)));
+        self.by_object
+            .extend(missing.iter().map(|object| (*object, id)));
         if let Patience::Until(deadline) = patience {
             self.by_deadline.insert((deadline, id));
         }
@@ -81,7 +82,11 @@ impl Waits {
         }
         let wait = self.waits.get_mut(&id)?;
         wait.missing -= 1;
-        if wait.missing == 0 { self.end(id) } else { None }
+        if wait.missing == 0 {
+            self.end(id)
+        } else {
+            None
+        }
     }
 
     /// One object did not come back from the external store; the wait, if it is only for such and

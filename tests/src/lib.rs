@@ -1,0 +1,237 @@
+//! What the tests share: stores in processes of their own, and a watchdog.
+//!
+//! Everything here panics where something is amiss: that is how a test fails.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use plasma_core::PlasmaClient;
+use tempfile::TempDir;
+
+/// How long anything may take that should take no time.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The store's program, built when it is first asked for.
+pub fn server_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // This test is target/PROFILE/deps/NAME; the program belongs two folders up.
+        let test = std::env::current_exe().expect("this program has a path");
+        let profile = test
+            .ancestors()
+            .nth(2)
+            .expect("tests lie in a target folder");
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args(["build", "--quiet", "--package", "plasma-store", "--bins"]);
+        build
+            .arg("--target-dir")
+            .arg(profile.parent().expect("a target folder"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().expect("cargo runs");
+        assert!(status.success(), "the store's program does not build");
+        profile.join("plasma-store-server")
+    })
+}
+
+/// A store in a process of its own, this project's or another. Killed on drop.
+#[derive(Debug)]
+pub struct StoreProcess {
+    child: Child,
+    socket: PathBuf,
+    /// Holds the socket, unless the caller named one.
+    _folder: Option<TempDir>,
+}
+
+impl StoreProcess {
+    /// Starts this project's store with `capacity` bytes and further arguments.
+    pub fn start(capacity: u64, args: &[&str]) -> Self {
+        Self::start_program(server_program(), capacity, args)
+    }
+
+    /// Starts any store with Arrow's command line, and waits until it listens.
+    pub fn start_program(program: &Path, capacity: u64, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the socket");
+        let socket = folder.path().join("plasma.sock");
+        let mut process = Self::start_at(program, &socket, capacity, args);
+        process._folder = Some(folder);
+        process
+    }
+
+    /// The same at a socket of the caller's choice.
+    pub fn start_at(program: &Path, socket: &Path, capacity: u64, args: &[&str]) -> Self {
+        let child = Command::new(program)
+            .args(["-m", &capacity.to_string(), "-s"])
+            .arg(socket)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the store starts");
+        let mut process = Self {
+            child,
+            socket: socket.to_owned(),
+            _folder: None,
+        };
+        process.wait_until_it_listens();
+        process
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let socket = self.socket.clone();
+        eventually("the store listens", || {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("the store ended before it served: {status}");
+            }
+            UnixStream::connect(&socket).is_ok()
+        });
+    }
+
+    /// The socket it listens at.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// A new connection to it.
+    pub fn client(&self) -> PlasmaClient {
+        let builder = PlasmaClient::builder().retries(0);
+        builder
+            .connect(&self.socket)
+            .expect("the store accepts a client")
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_none()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the store is there to be signalled");
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the store ends", || {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// Bytes of memory that are behind the arena, as the kernel counts them.
+    pub fn arena_bytes(&self) -> u64 {
+        let descriptors = format!("/proc/{}/fd", self.pid());
+        let mut most = 0;
+        for entry in std::fs::read_dir(descriptors)
+            .expect("the store's descriptors")
+            .flatten()
+        {
+            let Ok(target) = std::fs::read_link(entry.path()) else {
+                continue;
+            };
+            if target.to_string_lossy().contains("plasma-arena")
+                && let Ok(metadata) = std::fs::metadata(entry.path())
+            {
+                use std::os::unix::fs::MetadataExt;
+                most = most.max(metadata.blocks() * 512);
+            }
+        }
+        most
+    }
+
+    /// Bytes of its own that the process has in memory: not the arena.
+    pub fn private_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("the store's status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok())
+            .expect("a size")
+            * 1024
+    }
+}
+
+impl Drop for StoreProcess {
+    fn drop(&mut self) {
+        // It may have ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again, for as long as patience lasts, until something outside this process has
+/// happened that tells nobody.
+pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a test that may hang on a thread of its own, and fails it after `limit`.
+pub fn within<T: Send + 'static>(limit: Duration, test: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, wait) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let result = test();
+        // Nobody listens any more if the limit has passed.
+        let _ = done.send(());
+        result
+    });
+    if wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+        panic!("it hangs: not done after {limit:?}");
+    }
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Starts this test program again as another process, with `name` for its role; the test function
+/// `test` runs there and finds the role with [`role`].
+pub fn in_another_process(test: &str, name: &str, arg: &Path) -> Child {
+    Command::new(std::env::current_exe().expect("this program has a path"))
+        .args([test, "--exact", "--nocapture", "--include-ignored"])
+        .env("PLASMA_TEST_ROLE", name)
+        .env("PLASMA_TEST_ARG", arg)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this test starts again")
+}
+
+/// The role that [`in_another_process`] gave this process, with its argument.
+pub fn role() -> Option<(String, PathBuf)> {
+    let name = std::env::var("PLASMA_TEST_ROLE").ok()?;
+    Some((name, std::env::var_os("PLASMA_TEST_ARG")?.into()))
+}
+
+/// Reads a process's output until a line ends with this; what stands before it on that line.
+pub fn wait_for_line(child: &mut Child, wanted: &str) -> String {
+    let output = child.stdout.as_mut().expect("its output is piped");
+    for line in BufReader::new(output).lines() {
+        let line = line.expect("its output is text");
+        if let Some(before) = line.trim_end().strip_suffix(wanted) {
+            return before.to_owned();
+        }
+    }
+    panic!("the process ended without saying {wanted:?}");
+}
