@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, send, sendmsg};
 
 use crate::protocol::frame::{FrameError, HEADER_LEN, Header, MessageType};
 use crate::protocol::message::Frame;
@@ -287,14 +287,17 @@ fn write(
 ) -> io::Result<Option<usize>> {
     let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
-    let control = if raw.is_empty() { &[] } else { &rights[..] };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let attempt = || match (parts, &raw[..]) {
+        // The usual case has a shorter way through the kernel.
+        ([part], []) => send(socket.as_raw_fd(), part, flags),
+        (_, []) => sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None),
+        _ => sendmsg::<()>(socket.as_raw_fd(), parts, &rights, flags, None),
+    };
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), parts, control, flags, None) {
+        match attempt() {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return Ok(None),
-            // The kernel limits the descriptors in flight; they leave as the peer reads.
-            Err(Errno::ETOOMANYREFS | Errno::ENOBUFS) => return Ok(None),
             Err(error) => return Err(error.into()),
             Ok(taken) => return Ok(Some(taken)),
         }

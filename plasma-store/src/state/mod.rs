@@ -10,9 +10,10 @@ mod lru;
 mod table;
 mod wait;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use foldhash::HashSet;
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{
     Digest, ErrorCode, MMAP_GAP, Notification, ObjectInfo, ObjectSpec, Outcome, Reply, SegmentRef,
