@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl, posix_fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -199,6 +199,18 @@ impl Arena {
                 result => return Ok(result?),
             }
         }
+    }
+
+    /// Puts memory behind a range and has the kernel make it ready (it clears pages only when
+    /// they are first touched), without changing what is there.
+    pub(crate) fn warm(&self, range: Range) -> io::Result<()> {
+        self.populate(range)?;
+        if let Access::Mapped(mapping) = &self.access {
+            let (offset, len) = (range.offset as usize, range.len as usize);
+            // Kernels before 5.14 do not know this: there the first writer waits, as without it.
+            let _ = mapping.advise_range(Advice::PopulateWrite, offset, len);
+        }
+        Ok(())
     }
 
     /// Gives the memory behind a range back to the system. Where the file cannot do that it
