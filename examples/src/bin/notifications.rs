@@ -33,7 +33,8 @@ const STORY: [(&str, &str); 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     if let Some(socket) = Args::parse().store {
-        let client = PlasmaClient::builder().retries(0).connect(socket)?;
+        let client = PlasmaClient::builder().retries(0).connect(&socket)?;
+        println!("watching the store at {} until it ends", socket.display());
         return watch(client.subscribe()?);
     }
 

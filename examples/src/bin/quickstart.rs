@@ -59,7 +59,7 @@ fn write() -> Result<(), Box<dyn Error>> {
     let id = ObjectId::from_name("quickstart/numbers");
     let start = Instant::now();
     let mut object = client.create(id, OBJECT_SIZE, b"64-bit integers")?;
-    report("created an object of 64 MiB", start.elapsed(), None);
+    report("created an object of 64 MiB", start.elapsed());
 
     // The kernel has to find and clear fresh memory, so the first time takes longer.
     for how in [
@@ -71,16 +71,12 @@ fn write() -> Result<(), Box<dyn Error>> {
         for (number, value) in numbers.iter_mut().zip(0..) {
             *number = value;
         }
-        report(how, start.elapsed(), Some(OBJECT_SIZE));
+        report_rate(how, start.elapsed());
     }
 
     let start = Instant::now();
     object.seal()?;
-    report(
-        "sealed it: from now on it cannot change",
-        start.elapsed(),
-        None,
-    );
+    report("sealed it: from now on it cannot change", start.elapsed());
     println!("        it lies at {}", place(&object)?);
 
     let reader = Command::new(std::env::current_exe()?)
@@ -102,21 +98,14 @@ fn read(id: ObjectId, socket: PathBuf) -> Result<(), Box<dyn Error>> {
     let client = PlasmaClient::builder().connect(socket)?;
     let start = Instant::now();
     let object = client.get(id, 5_000)?.ok_or("the object is not there")?;
-    report("got the object for the first time", start.elapsed(), None);
-    report(
-        "got it again (median of 1000 times)",
-        typical_get(&client, id)?,
-        None,
-    );
+    report("got the object for the first time", start.elapsed());
+    let typical = typical_get(&client, id)?;
+    report("got it again (median of 1000 times)", typical);
 
     let start = Instant::now();
     let numbers: &[u64] = bytemuck::cast_slice(object.data());
     let sum: u64 = numbers.iter().sum();
-    report(
-        "summed the numbers where they lie",
-        start.elapsed(),
-        Some(OBJECT_SIZE),
-    );
+    report_rate("summed the numbers where they lie", start.elapsed());
     if sum != NUMBERS * (NUMBERS - 1) / 2 {
         return Err(format!("{sum} is not the sum of 0, 1, …, {}", NUMBERS - 1).into());
     }
@@ -137,13 +126,15 @@ fn typical_get(client: &PlasmaClient, id: ObjectId) -> Result<Duration, Box<dyn 
     Ok(times[times.len() / 2])
 }
 
-/// One line: what was done, how long it took, and how many bytes a second that is.
-fn report(what: &str, time: Duration, bytes: Option<usize>) {
-    print!("        {what:<44}{time:>10.1?}");
-    match bytes {
-        Some(bytes) => println!("{:>8.1} GB/s", bytes as f64 / time.as_secs_f64() / 1e9),
-        None => println!(),
-    }
+/// What was done, and how long it took.
+fn report(what: &str, time: Duration) {
+    println!("        {what:<44}{time:>10.1?}");
+}
+
+/// The same for what went over all of the object: how many bytes a second that is, too.
+fn report_rate(what: &str, time: Duration) {
+    let rate = OBJECT_SIZE as f64 / time.as_secs_f64() / 1e9;
+    println!("        {what:<44}{time:>10.1?}{rate:>8.1} GB/s");
 }
 
 /// Where an object lies, as the kernel tells it: the evidence that nothing is copied.
