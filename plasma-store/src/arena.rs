@@ -85,7 +85,7 @@ impl Arena {
 
     fn anonymous(capacity: u64) -> Result<Self, StoreError> {
         if let Some(available) = memory::available_bytes() {
-            enough(capacity, available, "memory")?;
+            enough(capacity, available, "this system's memory")?;
         }
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let descriptor = memfd_create(c"plasma-arena", flags).map_err(cannot("make an arena"))?;
