@@ -9,9 +9,11 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::Store;
 
@@ -25,7 +27,11 @@ struct Args {
     store: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let store;
     let socket = match Args::parse().store {
         Some(socket) => socket,

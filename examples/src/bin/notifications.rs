@@ -9,9 +9,11 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{Notification, Notifications, ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::Store;
 
@@ -31,7 +33,11 @@ const STORY: [(&str, &str); 4] = [
     ("larger", "created, but dropped before it is sealed"),
 ];
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     if let Some(socket) = Args::parse().store {
         let client = PlasmaClient::builder().retries(0).connect(&socket)?;
         println!("watching the store at {} until it ends", socket.display());

@@ -9,8 +9,10 @@
 //! other gets it and sums them. Without a socket it starts a store of 2 GB.
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{ObjectId, PlasmaClient};
 use plasma_store::Store;
 
@@ -23,7 +25,11 @@ struct Args {
     socket: Option<String>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let store;
     let socket = match Args::parse().socket {
         Some(socket) => socket,

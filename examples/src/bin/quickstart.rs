@@ -16,6 +16,7 @@ use std::process::{self, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient};
 use plasma_store::Store;
 
@@ -33,20 +34,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Args::parse() {
+    finish(match Args::parse() {
         Args {
             read: Some(id),
             socket: Some(socket),
         } => read(id, socket),
         _ => write(),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("quickstart: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn write() -> Result<(), Box<dyn Error>> {

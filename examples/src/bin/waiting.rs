@@ -10,11 +10,12 @@
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{ObjectId, PlasmaClient};
 use plasma_store::Store;
 
@@ -29,7 +30,11 @@ struct Args {
     consume: Option<ObjectId>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let store;
     let socket = match args.store {
