@@ -8,6 +8,8 @@ pub(crate) mod alloc;
 pub(crate) mod backing;
 mod lru;
 mod table;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -253,8 +255,8 @@ impl State {
         let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
         let info = self.seal_slot(slot, digest, now);
         fx.announce(Notification::Sealed(info));
-        self.serve_waits(slot, fx);
-        if self.table.at(slot).release_at_seal {
+        let served = self.serve_waits(slot, fx);
+        if self.table.at(slot).release_at_seal && !served.contains(&client) {
             self.release_slot(client, slot, now, fx);
         }
         Ok(())
@@ -282,8 +284,10 @@ impl State {
             _ => Some(Announcement::Batch(notifications)),
         });
         for (slot, _) in slots {
-            self.serve_waits(slot, fx);
-            self.release_slot(client, slot, now, fx);
+            let served = self.serve_waits(slot, fx);
+            if !served.contains(&client) {
+                self.release_slot(client, slot, now, fx);
+            }
         }
     }
 
@@ -383,15 +387,18 @@ impl State {
         }
     }
 
-    /// Gives a sealed object to everyone who waits for it.
-    fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) {
+    /// Gives a sealed object to everyone who waits for it; who that was. What its creator gets
+    /// that way it holds until it lets go of it again.
+    fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) -> Vec<ClientId> {
         let id = self.table.at(slot).id;
-        for (wait, client) in self.waits.for_object(&id) {
-            self.add_ref(client, slot);
-            if let Some(wait) = self.waits.satisfy(wait, &id) {
+        let waits = self.waits.for_object(&id);
+        for (wait, client) in &waits {
+            self.add_ref(*client, slot);
+            if let Some(wait) = self.waits.satisfy(*wait, &id) {
                 self.answer(wait, fx);
             }
         }
+        waits.into_iter().map(|(_, client)| client).collect()
     }
 
     fn answer(&self, wait: Wait, fx: &mut Effects) {

@@ -1,0 +1,219 @@
+//! The rules, corner by corner.
+
+use super::*;
+
+const ARENA: u64 = 64 << 10;
+const CAPACITY: u64 = 1000;
+
+const ALICE: ClientId = ClientId(1);
+const BOB: ClientId = ClientId(2);
+
+fn id(n: u8) -> ObjectId {
+    ObjectId::new([n; ObjectId::LEN])
+}
+
+fn at(ms: u64) -> Now {
+    Now {
+        elapsed: Duration::from_millis(ms),
+        unix_s: 1000 + (ms / 1000) as i64,
+    }
+}
+
+/// A state with the clients Alice and Bob, and what followed from the last call.
+struct Bench {
+    state: State,
+    fx: Effects,
+}
+
+type Created = Result<(ObjectSpec, Range), ErrorCode>;
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        let mut state = State::new(limits);
+        state.connect(ALICE);
+        state.connect(BOB);
+        let fx = Effects::default();
+        Self { state, fx }
+    }
+
+    fn plain() -> Self {
+        Self::new(limits())
+    }
+
+    fn external() -> Self {
+        Self::new(Limits {
+            external: true,
+            ..limits()
+        })
+    }
+
+    fn create_with(&mut self, client: ClientId, n: u8, size: u64, evict_if_full: bool) -> Created {
+        self.fx = Effects::default();
+        let new = NewObject {
+            id: id(n),
+            data_size: size,
+            metadata_size: 0,
+            evict_if_full,
+        };
+        self.state.create(client, &new, at(0), &mut self.fx)
+    }
+
+    fn create(&mut self, client: ClientId, n: u8, size: u64) -> Created {
+        self.create_with(client, n, size, true)
+    }
+
+    fn seal(&mut self, client: ClientId, n: u8) -> Outcome {
+        self.fx = Effects::default();
+        self.state.seal(client, &id(n), [n; 8], at(0), &mut self.fx)
+    }
+
+    fn release(&mut self, client: ClientId, n: u8) {
+        self.fx = Effects::default();
+        self.state.release(client, &id(n), at(0), &mut self.fx);
+    }
+
+    fn abort(&mut self, client: ClientId, n: u8) -> bool {
+        self.fx = Effects::default();
+        self.state.abort(client, &id(n), at(0), &mut self.fx)
+    }
+
+    fn delete(&mut self, n: u8) -> Outcome {
+        self.fx = Effects::default();
+        self.state.delete(&id(n), at(0), &mut self.fx)
+    }
+
+    fn evict(&mut self, wanted: u64) -> u64 {
+        self.fx = Effects::default();
+        self.state.evict(wanted, &mut self.fx)
+    }
+
+    fn disconnect(&mut self, client: ClientId) {
+        self.fx = Effects::default();
+        self.state.disconnect(client, at(0), &mut self.fx);
+    }
+
+    /// A get that waits for ever if it must.
+    fn get(&mut self, client: ClientId, ns: &[u8]) {
+        self.get_for(client, ns, None);
+    }
+
+    fn get_for(&mut self, client: ClientId, ns: &[u8], timeout: Option<Duration>) {
+        self.fx = Effects::default();
+        let ids = ns.iter().copied().map(id).collect();
+        let got = self.state.get(client, ids, timeout, at(0), &mut self.fx);
+        got.expect("few ids");
+    }
+
+    /// An object that is sealed and that nobody holds.
+    fn put(&mut self, client: ClientId, n: u8, size: u64) {
+        self.create(client, n, size).expect("there is room");
+        self.seal(client, n).expect("it was being created");
+        self.release(client, n);
+    }
+
+    /// What was brought back, with its content.
+    fn finish_restore(&mut self, n: u8) {
+        self.fx = Effects::default();
+        self.state.restored(&id(n), at(0), &mut self.fx);
+    }
+
+    fn fail_restore(&mut self, n: u8, lost: bool) {
+        self.fx = Effects::default();
+        self.state.restore_failed(&id(n), lost, &mut self.fx);
+    }
+
+    fn refs(&self, n: u8) -> Option<u32> {
+        let object = self.state.table.get(&id(n))?.1;
+        Some(object.refs)
+    }
+
+    /// The gets that were answered: whose, and which of the ids were there.
+    fn answers(&self) -> Vec<(ClientId, Vec<bool>)> {
+        let answers = self.fx.replies.iter().map(|(client, reply)| match reply {
+            Reply::Get { objects, .. } => {
+                let found = objects.iter().map(|(_, spec)| spec.is_some());
+                (*client, found.collect())
+            }
+            other => panic!("not the answer to a get: {other:?}"),
+        });
+        answers.collect()
+    }
+
+    fn deleted(&self) -> Vec<ObjectId> {
+        let announcements = self.fx.announcements.iter();
+        let deleted = announcements.filter_map(|announcement| match announcement {
+            Announcement::One(Notification::Deleted(id)) => Some(*id),
+            _ => None,
+        });
+        deleted.collect()
+    }
+
+    fn restores(&self) -> Vec<ObjectId> {
+        self.fx.restores.iter().map(|restore| restore.id).collect()
+    }
+
+    fn spilled(&self) -> Vec<ObjectId> {
+        let carries = self.fx.carries.iter();
+        let spilled = carries.filter_map(|carry| match carry {
+            Carry::Out(transfer) => Some(transfer.id),
+            Carry::Away(_) => None,
+        });
+        spilled.collect()
+    }
+
+    fn debug_line(&self, start: &str) -> String {
+        let text = self.state.debug_string();
+        let line = text.lines().find_map(|line| line.strip_prefix(start));
+        line.expect("a line of the debug string").to_owned()
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        capacity: CAPACITY,
+        arena_len: ARENA,
+        max_objects: 100,
+        external: false,
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// References
+
+#[test]
+fn a_release_before_the_seal_is_honoured_at_the_seal() {
+    let mut bench = Bench::plain();
+    bench.create(ALICE, 1, 10).unwrap();
+    bench.release(ALICE, 1);
+    assert_eq!(bench.refs(1), Some(1));
+    assert_eq!(bench.evict(10), 0);
+    assert_eq!(bench.seal(ALICE, 1), Ok(()));
+    assert_eq!(bench.refs(1), Some(0));
+    assert_eq!(bench.evict(10), 10);
+    assert_eq!(bench.state.ignored_requests(), 0);
+}
+
+#[test]
+fn a_creator_that_waits_for_its_own_object_holds_what_it_is_given() {
+    let mut bench = Bench::plain();
+    bench.create(ALICE, 1, 10).unwrap();
+    bench.release(ALICE, 1);
+    bench.get(ALICE, &[1]);
+    bench.seal(ALICE, 1).unwrap();
+    assert_eq!(bench.answers(), [(ALICE, vec![true])]);
+    assert_eq!(bench.refs(1), Some(1));
+
+    // The same where content came inline, and the get is for more than that.
+    bench.get(ALICE, &[2, 3]);
+    bench.create(ALICE, 2, 10).unwrap();
+    let batch = [(id(2), [2; 8])];
+    bench.state.seal_batch(ALICE, &batch, at(0), &mut bench.fx);
+    assert_eq!(bench.answers(), []);
+    assert_eq!(bench.refs(2), Some(1));
+    bench.create(BOB, 3, 10).unwrap();
+    bench.seal(BOB, 3).unwrap();
+    assert_eq!(bench.answers(), [(ALICE, vec![true, true])]);
+    assert_eq!(bench.delete(2), Err(ErrorCode::ObjectInUse));
+    bench.release(ALICE, 2);
+    assert_eq!(bench.deleted(), [id(2)]);
+}
