@@ -131,8 +131,9 @@ pub(crate) struct State {
     clients: HashMap<ClientId, Client>,
     waits: Waits,
     seals: u64,
-    /// Objects in the external store that a waiting get is for and that found no room.
-    starved: BTreeSet<ObjectId>,
+    /// Objects in the external store that a waiting get is for and that found no room, the
+    /// smallest first: where that one does not fit, none does.
+    starved: BTreeSet<(u64, ObjectId)>,
     /// Releases and aborts of what the client does not hold.
     ignored_requests: u64,
 }
@@ -338,7 +339,7 @@ impl State {
                     if self.start_restore(slot, now, fx) {
                         restoring.insert(*id);
                     } else if timeout != Some(Duration::ZERO) {
-                        self.starved.insert(*id);
+                        self.starved.insert((self.table.at(slot).size(), *id));
                     }
                     missing.insert(*id);
                 }
@@ -498,8 +499,8 @@ impl State {
                 self.feed_starved(now, fx);
             }
             Stage::Spilled => {
-                self.table.remove(slot);
-                self.starved.remove(id);
+                let object = self.table.remove(slot);
+                self.starved.remove(&(object.size(), *id));
                 fx.carries.push(Carry::Away(*id));
                 fx.announce(Notification::Deleted(*id));
             }
@@ -584,7 +585,7 @@ impl State {
             if !may_evict {
                 return Err(ErrorCode::OutOfMemory);
             }
-            let missing = used.saturating_add(size).saturating_sub(capacity);
+            let missing = self.missing_bytes(size);
             let wanted = missing.max(capacity / 5).max(1);
             let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
             let evicted = slots.len();
@@ -595,6 +596,12 @@ impl State {
                 return Err(ErrorCode::OutOfMemory);
             }
         }
+    }
+
+    /// Bytes by which `size` more would go beyond the capacity.
+    fn missing_bytes(&self, size: u64) -> u64 {
+        let wanted = self.allocated_bytes.saturating_add(size);
+        wanted.saturating_sub(self.limits.capacity)
     }
 
     /// Evicts objects that are in no order any more, or in a private one, and that nobody holds.
@@ -624,9 +631,12 @@ impl State {
     // -----------------------------------------------------------------------------------------
     // The external store
 
-    /// Makes room for an object to come back to; whether there is any.
+    /// Makes room for an object to come back to; whether there is any. Nothing is evicted in vain.
     fn start_restore(&mut self, slot: Slot, now: Now, fx: &mut Effects) -> bool {
         let size = self.table.at(slot).size();
+        if self.missing_bytes(size) > self.lru.evictable_bytes() {
+            return false;
+        }
         let Ok(range) = self.make_room(None, size, true, fx) else {
             return false;
         };
@@ -640,7 +650,7 @@ impl State {
             data_size: object.data_size,
             metadata_size: object.metadata_size,
         });
-        self.starved.remove(&self.table.at(slot).id);
+        self.starved.remove(&(size, object.id));
         true
     }
 
@@ -685,7 +695,7 @@ impl State {
             fx.announce(Notification::Deleted(*id));
         } else {
             // For whoever goes on waiting it is tried again once memory is freed.
-            self.starved.insert(*id);
+            self.starved.insert((size, *id));
         }
         for (wait, _) in self.waits.for_object(id) {
             if let Some(wait) = self.waits.disappoint(wait, id) {
@@ -699,8 +709,8 @@ impl State {
         if let Some((slot, object)) = self.table.get(id)
             && object.stage == Stage::Spilled
         {
-            self.table.remove(slot);
-            self.starved.remove(id);
+            let object = self.table.remove(slot);
+            self.starved.remove(&(object.size(), *id));
             fx.announce(Notification::Deleted(*id));
         }
     }
@@ -712,19 +722,16 @@ impl State {
 
     /// Memory was freed: brings back what found no room before.
     fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
-        while let Some(id) = self.starved.first().copied() {
-            let slot = self
-                .table
-                .get(&id)
-                .filter(|(_, object)| object.stage == Stage::Spilled);
-            let Some((slot, _)) = slot else {
-                self.starved.remove(&id);
-                continue;
-            };
-            if self.waits.for_object(&id).is_empty() {
-                self.starved.remove(&id);
-            } else if !self.start_restore(slot, now, fx) {
-                return;
+        while let Some((size, id)) = self.starved.first().copied() {
+            let spilled = |(_, object): &(Slot, &Object)| object.stage == Stage::Spilled;
+            let slot = self.table.get(&id).filter(spilled).map(|(slot, _)| slot);
+            match slot {
+                Some(slot) if self.waits.anyone_waits_for(&id) => {
+                    if !self.start_restore(slot, now, fx) {
+                        return;
+                    }
+                }
+                _ => _ = self.starved.remove(&(size, id)),
             }
         }
     }

@@ -217,3 +217,47 @@ fn a_creator_that_waits_for_its_own_object_holds_what_it_is_given() {
     bench.release(ALICE, 2);
     assert_eq!(bench.deleted(), [id(2)]);
 }
+
+// ---------------------------------------------------------------------------------------------
+// The external store
+
+/// A large and a small object, in that order of ids, that are out and do not fit: Bob holds all
+/// the memory, in objects of 300 and 700 bytes, and Alice waits for both.
+fn two_starve() -> Bench {
+    let mut bench = Bench::external();
+    bench.put(BOB, 1, 500);
+    bench.put(BOB, 2, 100);
+    for (n, size) in [(8, 300), (9, 700)] {
+        bench.create(BOB, n, size).unwrap();
+        bench.seal(BOB, n).unwrap();
+    }
+    bench.get(ALICE, &[1]);
+    bench.get(ALICE, &[2]);
+    assert_eq!(bench.restores(), []);
+    bench
+}
+
+#[test]
+fn what_fits_comes_back_before_what_does_not() {
+    let mut bench = two_starve();
+    bench.release(BOB, 8);
+    assert_eq!(bench.restores(), [id(2)]);
+    bench.finish_restore(2);
+    assert_eq!(bench.answers(), [(ALICE, vec![true])]);
+    bench.release(BOB, 9);
+    assert_eq!(bench.restores(), [id(1)]);
+}
+
+#[test]
+fn nothing_is_evicted_for_what_would_still_not_fit() {
+    let mut bench = Bench::external();
+    bench.put(BOB, 1, 500);
+    for (n, size) in [(8, 300), (9, 700)] {
+        bench.create(BOB, n, size).unwrap();
+        bench.seal(BOB, n).unwrap();
+    }
+    bench.get(ALICE, &[1]);
+    bench.release(BOB, 8);
+    assert_eq!(bench.spilled(), []);
+    assert_eq!(bench.restores(), []);
+}
