@@ -197,7 +197,8 @@ impl State {
             .data_size
             .checked_add(new.metadata_size)
             .ok_or(ErrorCode::OutOfMemory)?;
-        let range = self.make_room(Some(client), size, new.evict_if_full, fx)?;
+        let range = self.make_room(Some(client), size, new.evict_if_full, fx);
+        let range = range.inspect_err(|_| self.feed_starved(now, fx))?;
         let slot = self.table.insert(Object {
             id: new.id,
             stage: Stage::Creating,
@@ -221,6 +222,8 @@ impl State {
         };
         self.lru.created(&mut self.table.objects, slot, client);
         self.add_ref(client, slot);
+        // More may have been evicted from the client's quota than the object takes.
+        self.feed_starved(now, fx);
         Ok((self.table.at(slot).spec(), range))
     }
 
@@ -672,14 +675,14 @@ impl State {
         if object.delete_pending {
             self.drop_object(slot);
             fx.announce(Notification::Deleted(*id));
-            self.feed_starved(now, fx);
         } else {
             self.lru.restored(&mut self.table.objects, slot);
         }
+        self.feed_starved(now, fx);
     }
 
     /// An object's content did not come back: it is in the external store as before, or `lost`.
-    pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, fx: &mut Effects) {
+    pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, now: Now, fx: &mut Effects) {
         let Some(slot) = self.restoring(id) else {
             return;
         };
@@ -701,6 +704,9 @@ impl State {
             if let Some(wait) = self.waits.disappoint(wait, id) {
                 self.answer(wait, fx);
             }
+        }
+        if gone {
+            self.feed_starved(now, fx);
         }
     }
 

@@ -119,7 +119,7 @@ impl Bench {
 
     fn fail_restore(&mut self, n: u8, lost: bool) {
         self.fx = Effects::default();
-        self.state.restore_failed(&id(n), lost, &mut self.fx);
+        self.state.restore_failed(&id(n), lost, at(0), &mut self.fx);
     }
 
     fn refs(&self, n: u8) -> Option<u32> {
@@ -260,4 +260,67 @@ fn nothing_is_evicted_for_what_would_still_not_fit() {
     bench.release(BOB, 8);
     assert_eq!(bench.spilled(), []);
     assert_eq!(bench.restores(), []);
+}
+
+#[test]
+fn an_object_that_nobody_waits_for_any_more_gives_way_when_it_is_back() {
+    let mut bench = Bench::external();
+    bench.put(BOB, 1, 600);
+    bench.put(BOB, 2, 600);
+    bench.get(ALICE, &[1]);
+    assert_eq!(bench.restores(), [id(1)]);
+    bench.get(BOB, &[2]);
+    assert_eq!(bench.restores(), []);
+    bench.disconnect(ALICE);
+    assert_eq!(bench.restores(), []);
+    bench.finish_restore(1);
+    assert_eq!(
+        (bench.spilled(), bench.restores()),
+        (vec![id(1)], vec![id(2)])
+    );
+}
+
+#[test]
+fn an_object_that_was_lost_makes_room_for_others() {
+    let mut bench = Bench::external();
+    bench.put(BOB, 1, 600);
+    bench.put(BOB, 2, 600);
+    bench.get(ALICE, &[1]);
+    bench.get(BOB, &[2]);
+    bench.fail_restore(1, true);
+    assert_eq!(
+        (bench.deleted(), bench.restores()),
+        (vec![id(1)], vec![id(2)])
+    );
+}
+
+#[test]
+fn an_object_that_did_not_come_back_is_tried_again_later() {
+    let mut bench = Bench::external();
+    bench.put(BOB, 1, 600);
+    bench.put(BOB, 2, 600);
+    bench.get(ALICE, &[1]);
+    bench.get_for(BOB, &[1], Some(Duration::ZERO));
+    bench.fail_restore(1, false);
+    assert_eq!(bench.answers(), [(BOB, vec![false])]);
+    assert_eq!(bench.restores(), []);
+    bench.create(BOB, 3, 10).unwrap();
+    assert_eq!(bench.restores(), [id(1)]);
+}
+
+#[test]
+fn what_a_quota_frees_makes_room_for_what_is_waited_for() {
+    let mut bench = Bench::external();
+    bench.state.set_options(BOB, "bob", 500).unwrap();
+    bench.put(ALICE, 1, 500);
+    bench.put(BOB, 2, 500);
+    bench.create(ALICE, 3, 400).unwrap();
+    assert_eq!(bench.spilled(), [id(1)]);
+    bench.get(ALICE, &[1]);
+    assert_eq!(bench.restores(), []);
+    bench.create(BOB, 4, 10).unwrap();
+    assert_eq!(
+        (bench.spilled(), bench.restores()),
+        (vec![id(2)], vec![id(1)])
+    );
 }
