@@ -585,7 +585,9 @@ impl State {
                 self.allocated_bytes += size;
                 return Ok(range);
             }
-            if !may_evict {
+            // What goes to the external store keeps its place in the table.
+            let evicting_helps = slot_free || !self.limits.external;
+            if !may_evict || !evicting_helps {
                 return Err(ErrorCode::OutOfMemory);
             }
             let missing = self.missing_bytes(size);

@@ -324,3 +324,18 @@ fn what_a_quota_frees_makes_room_for_what_is_waited_for() {
         (vec![id(2)], vec![id(1)])
     );
 }
+
+#[test]
+fn a_full_table_is_no_reason_to_carry_objects_out() {
+    let mut bench = Bench::new(Limits {
+        external: true,
+        max_objects: 2,
+        ..limits()
+    });
+    bench.put(ALICE, 1, 100);
+    bench.put(ALICE, 2, 100);
+    assert_eq!(bench.create(ALICE, 3, 100), Err(ErrorCode::OutOfMemory));
+    assert_eq!(bench.spilled(), []);
+    bench.delete(1).unwrap();
+    assert!(bench.create(ALICE, 3, 100).is_ok());
+}
