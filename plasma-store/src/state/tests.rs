@@ -1,5 +1,8 @@
 //! The rules, corner by corner.
 
+mod histories;
+mod model;
+
 use super::*;
 
 const ARENA: u64 = 64 << 10;
@@ -216,6 +219,251 @@ fn a_creator_that_waits_for_its_own_object_holds_what_it_is_given() {
     assert_eq!(bench.delete(2), Err(ErrorCode::ObjectInUse));
     bench.release(ALICE, 2);
     assert_eq!(bench.deleted(), [id(2)]);
+}
+
+#[test]
+fn one_who_waits_and_gets_twice_holds_once() {
+    let mut bench = Bench::plain();
+    bench.get(BOB, &[1, 2, 1]);
+    bench.create(ALICE, 1, 10).unwrap();
+    bench.seal(ALICE, 1).unwrap();
+    assert_eq!(bench.answers(), []);
+    bench.create(ALICE, 2, 10).unwrap();
+    bench.seal(ALICE, 2).unwrap();
+    assert_eq!(bench.answers(), [(BOB, vec![true, true, true])]);
+    assert_eq!(bench.refs(1), Some(2));
+    bench.get(BOB, &[1, 1]);
+    assert_eq!(bench.answers(), [(BOB, vec![true, true])]);
+    assert_eq!(bench.refs(1), Some(2));
+    bench.release(BOB, 1);
+    assert_eq!(bench.refs(1), Some(1));
+    bench.release(BOB, 1);
+    assert_eq!(bench.refs(1), Some(1));
+    assert_eq!(bench.state.ignored_requests(), 1);
+}
+
+#[test]
+fn a_get_of_nothing_is_answered_at_once() {
+    let mut bench = Bench::plain();
+    bench.get(ALICE, &[]);
+    assert_eq!(bench.answers(), [(ALICE, vec![])]);
+    assert_eq!(bench.state.waits.len(), 0);
+}
+
+#[test]
+fn a_get_is_answered_with_what_is_there_when_its_time_is_up() {
+    let mut bench = Bench::plain();
+    bench.put(ALICE, 1, 10);
+    bench.get_for(BOB, &[1, 2], Some(Duration::from_millis(5)));
+    assert_eq!(bench.answers(), []);
+    assert_eq!(bench.state.next_deadline(), Some(Duration::from_millis(5)));
+    bench.state.expire(at(4), &mut bench.fx);
+    assert_eq!(bench.answers(), []);
+    bench.state.expire(at(5), &mut bench.fx);
+    assert_eq!(bench.answers(), [(BOB, vec![true, false])]);
+    assert_eq!(bench.state.next_deadline(), None);
+    assert_eq!(bench.delete(1), Err(ErrorCode::ObjectInUse));
+}
+
+#[test]
+fn waits_are_bounded() {
+    let mut bench = Bench::plain();
+    let part = MAX_WAITED_IDS / 4;
+    let mut wait_for = |count| {
+        let ids = vec![id(1); count];
+        let fx = &mut bench.fx;
+        bench.state.get(ALICE, ids, None, at(0), fx)
+    };
+    for _ in 0..4 {
+        assert_eq!(wait_for(part), Ok(()));
+    }
+    assert_eq!(wait_for(1), Err(TooManyWaits));
+    // Of those gets, not of all there are: others may wait, and what is there can be had.
+    bench.get(BOB, &[1]);
+    bench.put(BOB, 2, 10);
+    bench.get(ALICE, &[2]);
+    assert_eq!(bench.answers(), [(ALICE, vec![true])]);
+    bench.disconnect(ALICE);
+    assert_eq!(bench.state.waits.len(), 1);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Deleting
+
+#[test]
+fn what_is_deleted_before_its_seal_goes_with_the_last_release() {
+    let mut bench = Bench::plain();
+    bench.create(ALICE, 1, 10).unwrap();
+    assert_eq!(bench.delete(1), Err(ErrorCode::ObjectNotSealed));
+    bench.seal(ALICE, 1).unwrap();
+    assert_eq!(bench.deleted(), []);
+    assert!(bench.state.contains(&id(1)));
+    bench.get(BOB, &[1]);
+    bench.release(ALICE, 1);
+    assert_eq!(bench.deleted(), []);
+    bench.release(BOB, 1);
+    assert_eq!(bench.deleted(), [id(1)]);
+    assert_eq!(bench.delete(1), Err(ErrorCode::ObjectNotFound));
+}
+
+#[test]
+fn a_wait_outlives_the_object_and_is_served_by_the_next() {
+    let mut bench = Bench::plain();
+    bench.create(ALICE, 1, 10).unwrap();
+    bench.get(BOB, &[1]);
+    assert!(bench.abort(ALICE, 1));
+    assert_eq!(bench.answers(), []);
+    let created = bench.create(ALICE, 1, 20).unwrap();
+    bench.seal(ALICE, 1).unwrap();
+    assert_eq!(bench.answers(), [(BOB, vec![true])]);
+    assert_eq!(created.0.data_size, 20);
+
+    // An object that was had, let go of and deleted while the get goes on is not there at its end.
+    bench.get(BOB, &[1, 2]);
+    bench.release(ALICE, 1);
+    bench.release(BOB, 1);
+    bench.delete(1).unwrap();
+    bench.put(ALICE, 1, 30);
+    bench.create(ALICE, 2, 10).unwrap();
+    bench.seal(ALICE, 2).unwrap();
+    assert_eq!(bench.answers(), [(BOB, vec![false, true])]);
+}
+
+#[test]
+fn only_its_creator_seals_and_aborts_and_only_once() {
+    let mut bench = Bench::plain();
+    bench.create(ALICE, 1, 10).unwrap();
+    assert_eq!(bench.seal(BOB, 1), Err(ErrorCode::ObjectNotFound));
+    assert!(!bench.abort(BOB, 1));
+    bench.release(BOB, 1);
+    assert_eq!(bench.seal(ALICE, 1), Ok(()));
+    assert_eq!(bench.seal(ALICE, 1), Err(ErrorCode::ObjectNotFound));
+    assert!(!bench.abort(ALICE, 1));
+    assert_eq!(bench.state.ignored_requests(), 3);
+    assert!(bench.state.contains(&id(1)));
+}
+
+// ---------------------------------------------------------------------------------------------
+// Making room
+
+#[test]
+fn one_object_may_take_the_whole_store() {
+    let mut bench = Bench::plain();
+    bench.put(ALICE, 1, CAPACITY);
+    assert_eq!(bench.debug_line("allocated bytes: "), "1000");
+    let refused = bench.create_with(ALICE, 2, 1, false);
+    assert_eq!(refused, Err(ErrorCode::OutOfMemory));
+    bench.put(ALICE, 2, CAPACITY);
+    assert!(!bench.state.contains(&id(1)));
+    let refused = bench.create(ALICE, 3, CAPACITY + 1);
+    assert_eq!(refused, Err(ErrorCode::OutOfMemory));
+}
+
+#[test]
+fn objects_of_no_bytes_fit_into_a_full_store() {
+    let mut bench = Bench::plain();
+    bench.create(ALICE, 1, CAPACITY).unwrap();
+    let (spec, range) = bench.create_with(ALICE, 2, 0, false).unwrap();
+    assert_eq!((spec.data_size, spec.metadata_size, range.len), (0, 0, 0));
+    bench.seal(ALICE, 2).unwrap();
+    bench.get(BOB, &[2]);
+    assert_eq!(bench.answers(), [(BOB, vec![true])]);
+    bench.release(ALICE, 2);
+    bench.release(BOB, 2);
+    bench.delete(2).unwrap();
+    assert_eq!(bench.debug_line("allocated bytes: "), "1000");
+}
+
+#[test]
+fn a_refused_create_leaves_nothing_behind() {
+    let mut bench = Bench::plain();
+    bench.state.set_options(BOB, "bob", 300).unwrap();
+    bench.create(ALICE, 1, 600).unwrap();
+    let free: Vec<_> = bench.state.free_ranges().collect();
+    let before = bench.state.debug_string();
+    for (client, n, size) in [(ALICE, 2, 401), (BOB, 2, 301), (ALICE, 2, u64::MAX)] {
+        let refused = bench.create(client, n, size);
+        assert_eq!(refused, Err(ErrorCode::OutOfMemory));
+    }
+    let exists = bench.create(BOB, 1, 10);
+    assert_eq!(exists, Err(ErrorCode::ObjectExists));
+    assert_eq!(bench.state.debug_string(), before);
+    assert!(free.into_iter().eq(bench.state.free_ranges()));
+    assert_eq!(bench.state.list().len(), 1);
+    assert!(!bench.abort(ALICE, 2));
+    assert!(bench.create_with(ALICE, 2, 400, false).is_ok());
+}
+
+#[test]
+fn objects_are_counted_and_evicted_for_their_number_too() {
+    let mut bench = Bench::new(Limits {
+        max_objects: 2,
+        ..limits()
+    });
+    bench.put(ALICE, 1, 0);
+    bench.create(ALICE, 2, 0).unwrap();
+    let refused = bench.create_with(ALICE, 3, 0, false);
+    assert_eq!(refused, Err(ErrorCode::OutOfMemory));
+    bench.create(ALICE, 3, 0).unwrap();
+    assert_eq!(bench.deleted(), [id(1)]);
+    // The other two are held.
+    let refused = bench.create(ALICE, 4, 0);
+    assert_eq!(refused, Err(ErrorCode::OutOfMemory));
+}
+
+#[test]
+fn at_least_a_fifth_is_evicted_the_least_recently_used_first() {
+    let mut bench = Bench::plain();
+    for n in 0..10 {
+        bench.put(ALICE, n, 100);
+    }
+    bench.get(BOB, &[0]);
+    bench.release(BOB, 0);
+    bench.state.refresh(&[id(1), id(99)]);
+    bench.create(ALICE, 20, 10).unwrap();
+    assert_eq!(bench.deleted(), [id(2), id(3)]);
+    bench.create(ALICE, 21, 500).unwrap();
+    assert_eq!(bench.deleted(), [id(4), id(5), id(6), id(7)]);
+}
+
+#[test]
+fn a_quota_has_its_own_order_and_demotes_what_is_held() {
+    let mut bench = Bench::plain();
+    bench.put(ALICE, 9, 100);
+    bench.state.set_options(BOB, "bob", 300).unwrap();
+    for n in 1..=3 {
+        bench.put(BOB, n, 100);
+    }
+    bench.get(ALICE, &[1]);
+    bench.create(BOB, 4, 200).unwrap();
+    // The first is held and only leaves the quota, the second is evicted; so is neither the
+    // third nor anything of anybody else's.
+    assert_eq!(bench.deleted(), [id(2)]);
+    assert_eq!(bench.debug_line("(bob) num objects: "), "2");
+    assert_eq!(bench.debug_line("pinned quota map size: "), "1");
+    bench.release(ALICE, 1);
+    assert_eq!(bench.evict(u64::MAX), 200);
+    assert_eq!(bench.deleted(), [id(9), id(1)]);
+    assert_eq!(bench.create(BOB, 5, 301), Err(ErrorCode::OutOfMemory));
+    bench.disconnect(BOB);
+    assert_eq!(bench.debug_line("(global lru) capacity: "), "1000");
+    assert_eq!(bench.evict(u64::MAX), 100);
+}
+
+#[test]
+fn quotas_leave_three_tenths_to_everybody() {
+    let mut bench = Bench::plain();
+    let refused = Err(ErrorCode::OutOfMemory);
+    assert_eq!(bench.state.set_options(ALICE, "alice", 701), refused);
+    assert_eq!(bench.state.client_name(ALICE), "alice");
+    assert_eq!(bench.state.set_options(ALICE, "alice", -1), refused);
+    assert_eq!(bench.state.set_options(ALICE, "alice", i64::MAX), refused);
+    assert_eq!(bench.state.set_options(ALICE, "alice", 0), Ok(()));
+    assert_eq!(bench.debug_line("num clients with quota: "), "0");
+    assert_eq!(bench.state.set_options(ALICE, "alice", 400), Ok(()));
+    assert_eq!(bench.state.set_options(ALICE, "alice", 100), refused);
+    assert_eq!(bench.state.set_options(BOB, "bob", 301), refused);
+    assert_eq!(bench.state.set_options(BOB, "bob", 300), Ok(()));
 }
 
 // ---------------------------------------------------------------------------------------------
