@@ -2,6 +2,7 @@
 
 mod histories;
 mod model;
+mod trace;
 
 use super::*;
 
