@@ -281,7 +281,7 @@ mod tests {
         let limit = 100 * MIB + SLACK;
         // All the capacity is backed, and free.
         backing.add(Range::new(0, 100 * MIB));
-        let mut free = vec![Range::new(0, 100 * MIB)];
+        let mut free = [Range::new(0, 100 * MIB)];
         let mut begun = Vec::new();
         for n in 1..=4 {
             let range = Range::new(n * 200 * MIB, 25 * MIB);
