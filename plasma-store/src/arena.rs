@@ -21,7 +21,7 @@ use crate::state::alloc::Range;
 
 /// Memory is put behind the arena in steps of this many bytes (or of a huge page): small enough
 /// that an almost empty store takes little, large enough that it is not asked for often.
-const GRANULE: u64 = 64 << 10;
+pub(crate) const GRANULE: u64 = 64 << 10;
 
 /// The arena is this many times as long as the capacity, so that gaps between objects never keep
 /// one out that the capacity has room for. Address space costs nothing.
@@ -272,15 +272,21 @@ fn place(mapping: &MmapRaw, offset: u64, len: usize) -> io::Result<*mut u8> {
     }
 }
 
+/// How long an arena for `capacity` should be.
+pub(crate) fn best_len(capacity: u64) -> u64 {
+    capacity
+        .saturating_mul(STRETCH)
+        .saturating_add(STRETCH_EXTRA)
+}
+
 /// Makes a file as long as an arena for `capacity` should be, or as the file system allows.
 fn stretch(descriptor: &OwnedFd, capacity: u64) -> Result<u64, StoreError> {
     let least = capacity
         .checked_next_multiple_of(GRANULE)
         .filter(|len| *len > 0 && i64::try_from(*len).is_ok())
         .ok_or(StoreError::CapacityZeroOrHuge)?;
-    let best = least.saturating_mul(STRETCH).saturating_add(STRETCH_EXTRA);
     let mut result = Ok(());
-    for len in [best, least.saturating_mul(2), least] {
+    for len in [best_len(least), least.saturating_mul(2), least] {
         if let Ok(signed) = i64::try_from(len) {
             result = ftruncate(descriptor, signed);
             if result.is_ok() {

@@ -539,6 +539,10 @@ impl Server {
             }
             for restore in std::mem::take(&mut fx.restores) {
                 self.restore(restore, &mut fx);
+                // Its place is free by now, and the next to come back may have it given back.
+                for carry in std::mem::take(&mut fx.carries) {
+                    self.carry(carry, &mut fx);
+                }
             }
         }
         // Kept for its buffers; it is empty.
