@@ -177,6 +177,39 @@ fn of_two_clients_that_create_an_object_at_once_one_does() {
 }
 
 #[test]
+fn a_create_that_fails_leaves_no_trace() {
+    with_store(|_store, client| {
+        let kept = new_object(&client, &[1; 1000]);
+        let before = account(&client);
+        let too_large = ObjectId::rand();
+        for size in [MIB as usize + 1, usize::MAX] {
+            assert!(client.create(too_large, size, b"").is_err());
+        }
+        assert!(client.create(kept, 10, b"").is_err());
+        assert!(client.create_and_seal(kept, b"", b"").is_err());
+        let batch = [(too_large, &b"new"[..], &b""[..]), (kept, b"", b"")];
+        assert!(client.create_and_seal_batch(&batch).is_err());
+        assert!(!client.contains(&too_large).unwrap());
+        assert_eq!(account(&client), before);
+    });
+}
+
+/// What is in use is in the way: evicting all the rest would not help, so nothing is evicted.
+#[test]
+fn a_create_that_cannot_succeed_evicts_nothing() {
+    with_store(|_store, client| {
+        let held = client.create(ObjectId::rand(), 600_000, b"").unwrap();
+        let kept = new_object(&client, &[1; 100_000]);
+        let refused = client.create(ObjectId::rand(), 500_000, b"");
+        assert!(matches!(refused, Err(PlasmaError::OutOfMemory { .. })));
+        assert!(client.contains(&kept).unwrap());
+        drop(held);
+        drop(client.create(ObjectId::rand(), 1_000_000, b"").unwrap());
+        assert!(!client.contains(&kept).unwrap());
+    });
+}
+
+#[test]
 fn an_object_that_is_not_sealed_is_as_if_it_had_never_been() {
     with_store(|_store, client| {
         let before = account(&client);

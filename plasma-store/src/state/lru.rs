@@ -218,6 +218,11 @@ impl Lru {
         Ok(evict)
     }
 
+    /// Bytes of the objects that [`take_oldest`](Self::take_oldest) chooses from.
+    pub(crate) fn evictable_bytes(&self) -> u64 {
+        self.global.used
+    }
+
     /// The oldest objects that nobody holds, with their bytes; no longer in the order.
     pub(crate) fn take_oldest(
         &mut self,

@@ -578,6 +578,10 @@ impl State {
                 return Err(ErrorCode::OutOfMemory);
             }
             let missing = used.saturating_add(size).saturating_sub(capacity);
+            if missing > self.lru.evictable_bytes() {
+                // Evicting all there is would not help: nobody's objects are lost for nothing.
+                return Err(ErrorCode::OutOfMemory);
+            }
             let wanted = missing.max(capacity / 5).max(1);
             let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
             let evicted = slots.len();
