@@ -26,6 +26,13 @@ const IDLE_WAITERS: usize = 4;
 /// the socket, which copies them four times.
 const INLINE_LIMIT: usize = 128 << 10;
 
+/// Longest batch, in bytes: a flatbuffer has at most 2 GiB, and some of that is its frame.
+const MAX_BATCH_LEN: u64 = i32::MAX as u64 - 1024;
+
+/// What an object in a batch takes beside its content, in bytes, at most: its id, its digest, and
+/// the lengths, places and padding of four strings.
+const BATCH_OBJECT_OVERHEAD: usize = 128;
+
 /// A connection to a store.
 ///
 /// - Clones share one connection; threads may use it at the same time, and one that waits in
@@ -340,7 +347,7 @@ impl PlasmaClient {
     ///
     /// # Errors
     /// The first object's error: [`PlasmaError::AlreadyExists`] or [`PlasmaError::OutOfMemory`];
-    /// or the connection failed.
+    /// [`PlasmaError::BatchTooLong`]; or the connection failed.
     pub fn create_and_seal_batch(
         &self,
         objects: &[(ObjectId, &[u8], &[u8])],
@@ -349,7 +356,19 @@ impl PlasmaClient {
             .iter()
             .map(|(id, data, meta)| self.new_object(*id, data, meta))
             .collect();
-        let requested_bytes = objects.iter().map(object_size).sum();
+        let requested_bytes = objects.iter().map(object_size).fold(0, u64::saturating_add);
+        if requested_bytes > self.shared.capacity {
+            // Its store would not read so long a request, and end the connection.
+            return Err(self.shared.refusal(ErrorCode::OutOfMemory, requested_bytes));
+        }
+        let overhead = objects.len().saturating_mul(BATCH_OBJECT_OVERHEAD) as u64;
+        let len = requested_bytes.saturating_add(overhead);
+        if len > MAX_BATCH_LEN {
+            return Err(PlasmaError::BatchTooLong {
+                len,
+                max_len: MAX_BATCH_LEN,
+            });
+        }
         let request = Request::CreateAndSealBatch {
             objects: objects.into(),
             evict_if_full: true,

@@ -146,6 +146,21 @@ fn an_object_may_be_as_large_as_the_store_and_no_larger() {
     });
 }
 
+/// The store reads no request that could not fit into it: the client has to say so itself.
+#[test]
+fn a_batch_far_larger_than_the_store_is_refused_like_any_other() {
+    with_store(|_store, client| {
+        let large = vec![0; 48 << 20];
+        let objects = [1, 2].map(|n| (ObjectId::new([n; 20]), &large[..], &b""[..]));
+        let refused = client.create_and_seal_batch(&objects);
+        assert!(
+            matches!(refused, Err(PlasmaError::OutOfMemory { .. })),
+            "{refused:?}"
+        );
+        assert!(client.list().unwrap().is_empty());
+    });
+}
+
 #[test]
 fn of_two_clients_that_create_an_object_at_once_one_does() {
     with_store(|store, _| {
