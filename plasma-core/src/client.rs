@@ -206,12 +206,12 @@ impl Shared {
 
     /// One more connection to the same store.
     fn open(&self) -> Result<Arc<Connection>, PlasmaError> {
-        let once = ClientBuilder::default().retries(0);
-        match once.open(&self.path) {
-            Ok(connection) => Ok(Arc::new(connection)),
-            Err(_) if self.connection.is_broken() => Err(PlasmaError::Disconnected),
-            Err(error) => Err(error),
+        let opened = ClientBuilder::default().retries(0).open(&self.path);
+        // In this order: while the first connection lasts, no other store has taken the path.
+        if self.connection.has_ended() {
+            return Err(PlasmaError::Disconnected);
         }
+        opened.map(Arc::new)
     }
 
     fn buffer(

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
@@ -445,6 +445,16 @@ impl Connection {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    /// Whether the stream is of no more use, or the store has closed it and nobody has noticed yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        let hangup = PollFlags::empty();
+        self.is_broken()
+            || !matches!(
+                wait_ready(self.socket.as_fd(), hangup, Some(Duration::ZERO)),
+                Ok(false)
+            )
     }
 
     /// Marks the connection as of no more use, for the reason given.

@@ -630,6 +630,68 @@ fn is_disconnected<T: std::fmt::Debug>(result: Result<T, PlasmaError>) -> bool {
     matches!(result, Err(PlasmaError::Disconnected))
 }
 
+/// Every call, made first by a client that does not know yet that the store is gone.
+#[test]
+fn after_a_store_is_killed_every_call_says_so() {
+    type Call = fn(&PlasmaClient, ObjectId) -> bool;
+    let calls: [Call; 17] = [
+        |client, id| is_disconnected(client.create(id, 1, b"")),
+        |client, id| is_disconnected(client.create_and_seal(id, b"", b"")),
+        |client, id| is_disconnected(client.create_and_seal(id, &[0; 200_000], b"")),
+        |client, id| is_disconnected(client.create_and_seal_batch(&[(id, b"", b"")])),
+        |client, id| is_disconnected(client.get(id, 0)),
+        |client, id| is_disconnected(client.get(id, 10)),
+        |client, id| is_disconnected(client.get_many(&[id], -1)),
+        |client, id| is_disconnected(client.contains(&id)),
+        |client, id| is_disconnected(client.contains_many(&[id])),
+        |client, id| is_disconnected(client.delete(&id)),
+        |client, id| is_disconnected(client.delete_many(&[id])),
+        |client, _| is_disconnected(client.list()),
+        |client, _| is_disconnected(client.evict(1)),
+        |client, id| is_disconnected(client.refresh(&[id])),
+        |client, _| is_disconnected(client.set_options("late", 0)),
+        |client, _| is_disconnected(client.debug_string()),
+        |client, _| is_disconnected(client.subscribe()),
+    ];
+    with_store(move |mut store, client| {
+        let id = new_object(&client, b"for ever");
+        let held = client.get(id, 0).unwrap().unwrap();
+        let mut writing = client.create(ObjectId::rand(), 10, b"").unwrap();
+        let fresh = calls.map(|_| store.client());
+        store.signal(Signal::SIGKILL);
+        store.wait();
+        for (number, (call, fresh)) in calls.into_iter().zip(fresh).enumerate() {
+            for attempt in ["first", "second"] {
+                assert!(call(&fresh, id), "call {number}, {attempt} attempt");
+            }
+        }
+        assert!(is_disconnected(writing.seal()));
+        writing.data_mut().fill(1);
+        assert!(is_disconnected(writing.abort()));
+        assert_eq!(held.data(), b"for ever");
+        drop(held);
+        assert!(PlasmaError::Disconnected.should_reconnect());
+    });
+}
+
+/// A client belongs to the store it connected to, also where another one has taken its place.
+#[test]
+fn a_client_does_not_mistake_another_store_for_its_own() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("plasma.sock");
+        let program = tests::server_program();
+        let mut first = StoreProcess::start_at(program, &socket, MIB, &[]);
+        let clients = [first.client(), first.client()];
+        first.signal(Signal::SIGKILL);
+        first.wait();
+        let _second = StoreProcess::start_at(program, &socket, MIB, &[]);
+        assert!(is_disconnected(clients[0].subscribe()));
+        assert!(is_disconnected(clients[1].get(ObjectId::rand(), 10)));
+        assert!(is_disconnected(clients[0].list()));
+    });
+}
+
 #[test]
 fn a_get_that_waits_ends_when_the_store_is_killed() {
     with_store(|mut store, client| {
