@@ -71,7 +71,10 @@ impl StoreProcess {
 
     /// The same at a socket of the caller's choice.
     pub fn start_at(program: &Path, socket: &Path, capacity: u64, args: &[&str]) -> Self {
+        // What hostile clients are told off for would drown everything else.
+        let log = std::env::var_os("PLASMA_LOG").unwrap_or("error".into());
         let child = Command::new(program)
+            .env("PLASMA_LOG", log)
             .args(["-m", &capacity.to_string(), "-s"])
             .arg(socket)
             .args(args)
