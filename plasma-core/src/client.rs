@@ -224,7 +224,7 @@ impl Shared {
             Ok(span) => Ok(ObjectBuffer::sealed(self, id, span)),
             Err(error) => {
                 self.connection.release(id);
-                Err(error)
+                Err(self.connection.judge(error))
             }
         }
     }
@@ -303,7 +303,7 @@ impl PlasmaClient {
             }
             Err(error) => {
                 connection.abandon(oid);
-                Err(error)
+                Err(connection.judge(error))
             }
         }
     }
@@ -472,15 +472,16 @@ impl PlasmaClient {
     pub fn contains_many(&self, object_ids: &[ObjectId]) -> Result<Vec<ObjectId>, PlasmaError> {
         let mut found = Vec::new();
         let mut requests = object_ids.iter().copied().map(Request::Contains);
-        self.shared.connection.call_all(&mut requests, |reply| {
-            let Reply::Contains { id, has_object } = reply else {
-                return Err(self.shared.mismatch());
-            };
-            if has_object {
-                found.push(id);
-            }
-            Ok(())
-        })?;
+        let mut asked = object_ids.iter();
+        self.shared
+            .connection
+            .call_all(&mut requests, |reply| match reply {
+                Reply::Contains { id, has_object } if Some(&id) == asked.next() => {
+                    found.extend(has_object.then_some(id));
+                    Ok(())
+                }
+                _ => Err(self.shared.mismatch()),
+            })?;
         Ok(found)
     }
 
