@@ -353,6 +353,94 @@ fn memory_is_taken_for_what_comes_and_not_for_what_is_announced() {
     });
 }
 
+/// A body need not start where its flatbuffer can be read in place; the copy is not kept.
+#[test]
+fn a_large_message_leaves_no_memory_behind() {
+    under_attack(&[], |store| {
+        let_the_store_catch_up(store);
+        let before = store.private_bytes();
+        let content = vec![1; 12 << 20];
+        let attackers: Vec<_> = (0..6)
+            .map(|_| {
+                let mut client = connect(store);
+                // A list request that is one byte longer than it needs: what follows is askew.
+                let mut list = message(&Request::List);
+                let len = (list.len() - HEADER_LEN + 1) as i64;
+                list[16..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
+                list.push(0);
+                let large = message(&Request::CreateAndSeal {
+                    object: new_object(ID, &content),
+                    evict_if_full: true,
+                });
+                client
+                    .send_bytes(&[list, large].concat())
+                    .expect("the store reads");
+                assert!(matches!(client.reply(), Reply::List(_)));
+                assert!(matches!(client.reply(), Reply::CreateAndSeal(_)));
+                client.call(&Request::Delete(vec![ID].into()));
+                client
+            })
+            .collect();
+        let grown = store.private_bytes().saturating_sub(before);
+        println!(
+            "after 6 × 12 MiB of inline content: {} KiB more",
+            grown >> 10
+        );
+        assert!(grown < 32 * MIB, "{grown} bytes");
+        drop(attackers);
+    });
+}
+
+/// What keeps a subscriber's notifications gives back what it has sent, also where it is never
+/// quite empty.
+#[test]
+fn a_subscriber_that_lags_behind_costs_what_it_lags() {
+    under_attack(&[], |store| {
+        const OBJECTS: u32 = 1000;
+        let attacker = connect(store);
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        attacker.subscribe(theirs.as_fd());
+        drop(theirs);
+        ours.set_read_timeout(Some(PATIENCE))
+            .expect("it can be set");
+        let client = store.client();
+        let ids: Vec<_> = (0..OBJECTS)
+            .map(|n| ObjectId::from_name(&n.to_string()))
+            .collect();
+        let batch: Vec<_> = ids.iter().map(|id| (*id, &b""[..], &b""[..])).collect();
+        let round = || {
+            client.create_and_seal_batch(&batch).expect("there is room");
+            client.delete_many(&ids).expect("the store answers");
+        };
+        // As much as a round brings: it is behind by what does not fit into the socket.
+        for _ in 0..5 {
+            round();
+        }
+        let before = store.private_bytes();
+        let mut read = 0;
+        let mut space = vec![0; 64 << 10];
+        for _ in 0..60 {
+            round();
+            // A notification has more than 100 bytes.
+            let mut wanted = 2 * OBJECTS as usize * 100;
+            while wanted > 0 {
+                let len = space.len().min(wanted);
+                let got = ours.read(&mut space[..len]).expect("notifications come");
+                assert!(got > 0, "the store dropped a subscriber that reads");
+                wanted -= got;
+                read += got;
+            }
+        }
+        let grown = store.private_bytes().saturating_sub(before);
+        println!(
+            "{} KiB of notifications read, {} KiB kept",
+            read >> 10,
+            grown >> 10
+        );
+        assert!(grown < read as u64 / 2, "{grown} bytes kept of {read}");
+    });
+}
+
 #[test]
 fn a_subscriber_that_never_reads_keeps_nobody_waiting() {
     under_attack(&[], |store| {
@@ -487,6 +575,29 @@ fn limited_store(limit: &str) -> (tempfile::TempDir, StoreProcess) {
     std::fs::set_permissions(&script, Permissions::from_mode(0o700)).expect("it is ours");
     let store = StoreProcess::start_program(&script, CAPACITY, &[]);
     (folder, store)
+}
+
+/// Where only some of a message's descriptors find a place, those are not lost track of.
+#[test]
+fn descriptors_that_do_not_all_find_a_place_are_not_leaked() {
+    within(LIMIT, || {
+        let (_folder, store) = limited_store("-n 40");
+        let witness = Witness::start(&store);
+        let before = store.descriptors();
+        let null = File::open("/dev/null").expect("it can be opened");
+        let many = repeated(&null, 100);
+        for _ in 0..5 {
+            let attackers: Vec<_> = (before..37).map(|_| connect(&store)).collect();
+            eventually("they are accepted", || store.descriptors() == 37);
+            let attacker = attackers.into_iter().next_back().expect("there are some");
+            attacker
+                .send_descriptors(&[0], &many)
+                .expect("the store reads");
+            attacker.wait_until_cut_off();
+            eventually("all are gone", || store.descriptors() == before);
+        }
+        witness.end();
+    });
 }
 
 #[test]
