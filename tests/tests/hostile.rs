@@ -565,6 +565,66 @@ fn repeated(descriptor: &impl AsFd, count: usize) -> Vec<BorrowedFd<'_>> {
     vec![descriptor.as_fd(); count]
 }
 
+#[test]
+fn descriptors_that_nothing_asked_for_are_not_kept() {
+    under_attack(&[], |store| {
+        let null = File::open("/dev/null").expect("it can be opened");
+        let before = store.descriptors();
+        let list = message(&Request::List);
+        let split = [
+            &list[..],
+            &list[..HEADER_LEN],
+            &list[..1],
+            &list[..list.len() - 1],
+        ];
+        for count in [1, 2, MAX_DESCRIPTORS_A_MESSAGE] {
+            let many = repeated(&null, count);
+            for part in split {
+                let client = connect(store);
+                client
+                    .send_descriptors(part, &many)
+                    .expect("the store reads");
+                client.wait_until_cut_off();
+            }
+        }
+        // More than the one that a subscription brings.
+        let (_ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let client = connect(store);
+        client.send(&Request::Subscribe);
+        let many = [theirs.as_fd(), null.as_fd(), null.as_fd()];
+        client
+            .send_descriptors(&[0], &many)
+            .expect("the store reads");
+        client.wait_until_cut_off();
+        eventually("nothing is left", || store.descriptors() == before);
+    });
+}
+
+/// A message that comes byte by byte, each with as many descriptors as can be sent.
+#[test]
+fn descriptors_cannot_be_piled_up_behind_half_a_message() {
+    under_attack(&[], |store| {
+        let before = store.descriptors();
+        let null = File::open("/dev/null").expect("it can be opened");
+        let many = repeated(&null, MAX_DESCRIPTORS_A_MESSAGE);
+        let client = connect(store);
+        client
+            .send_bytes(&header(0, 3, 1000))
+            .expect("the store reads");
+        let mut most = 0;
+        for _ in 0..20 {
+            if client.send_descriptors(&[0], &many).is_err() {
+                break;
+            }
+            let_the_store_catch_up(store);
+            most = most.max(store.descriptors());
+        }
+        println!("at most {most} descriptors, {before} before");
+        assert!(most <= before + MAX_DESCRIPTORS_A_MESSAGE + 10, "{most}");
+        client.wait_until_cut_off();
+    });
+}
+
 /// A store with a limit of its own on descriptors.
 fn limited_store(limit: &str) -> (tempfile::TempDir, StoreProcess) {
     let folder = tempfile::tempdir().expect("a folder");
