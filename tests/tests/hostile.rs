@@ -391,6 +391,59 @@ fn a_large_message_leaves_no_memory_behind() {
     });
 }
 
+#[test]
+fn a_name_of_any_length_costs_little() {
+    under_attack(&[], |store| {
+        let_the_store_catch_up(store);
+        let before = store.private_bytes();
+        let name = "ü".repeat(5 << 20);
+        let attackers: Vec<_> = (0..6)
+            .map(|_| {
+                let mut client = connect(store);
+                let set = client.call(&Request::SetOptions {
+                    client_name: (&name).into(),
+                    quota_bytes: 1000,
+                });
+                assert_eq!(set, Reply::SetOptions(Ok(())));
+                client
+            })
+            .collect();
+        let grown = store.private_bytes().saturating_sub(before);
+        println!("6 names of 10 MiB: {} KiB more", grown >> 10);
+        assert!(grown < 30 * MIB, "{grown} bytes");
+        let text = store.client().debug_string().expect("the store answers");
+        assert!(text.len() < 100_000, "{} bytes", text.len());
+        drop(attackers);
+    });
+}
+
+/// Each get that waits is something to keep and something to answer one day.
+#[test]
+fn gets_that_wait_cannot_be_piled_up_without_end() {
+    under_attack(&[], |store| {
+        let before = store.private_bytes();
+        let gets = message(&Request::Get {
+            ids: vec![ID].into(),
+            timeout_ms: -1,
+        });
+        let client = connect(store);
+        let hundred = gets.repeat(100);
+        let start = Instant::now();
+        let mut sent = 0;
+        while client.send_bytes(&hundred).is_ok() {
+            sent += 100;
+            assert!(sent <= 1_000_000, "the store takes any number");
+        }
+        let grown = store.private_bytes().saturating_sub(before);
+        println!(
+            "cut off after {sent} gets and {:?}, {} KiB",
+            start.elapsed(),
+            grown >> 10
+        );
+        client.wait_until_cut_off();
+    });
+}
+
 /// What keeps a subscriber's notifications gives back what it has sent, also where it is never
 /// quite empty.
 #[test]
