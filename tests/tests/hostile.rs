@@ -713,6 +713,19 @@ fn descriptors_that_do_not_all_find_a_place_are_not_leaked() {
     });
 }
 
+/// A soft limit is only what a process gets unless it asks: 1024 on most machines, and this store
+/// promises to serve 4096 clients.
+#[test]
+fn a_soft_limit_on_descriptors_does_not_limit_the_clients() {
+    within(LIMIT, || {
+        let (_folder, store) = limited_store("-S -n 32");
+        let clients: Vec<_> = (0..64).map(|_| store.client()).collect();
+        for client in &clients {
+            client.list().expect("the store answers");
+        }
+    });
+}
+
 #[test]
 fn anything_may_be_given_for_a_subscription() {
     under_attack(&[], |store| {
