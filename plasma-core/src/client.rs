@@ -26,6 +26,13 @@ const IDLE_WAITERS: usize = 4;
 /// the socket, which copies them four times.
 const INLINE_LIMIT: usize = 128 << 10;
 
+/// Longest batch, in bytes: a flatbuffer has at most 2 GiB, and some of that is its frame.
+const MAX_BATCH_LEN: u64 = i32::MAX as u64 - 1024;
+
+/// What an object in a batch takes beside its content, in bytes, at most: its id, its digest, and
+/// the lengths, places and padding of four strings.
+const BATCH_OBJECT_OVERHEAD: usize = 128;
+
 /// A connection to a store.
 ///
 /// - Clones share one connection; threads may use it at the same time, and one that waits in
@@ -199,12 +206,12 @@ impl Shared {
 
     /// One more connection to the same store.
     fn open(&self) -> Result<Arc<Connection>, PlasmaError> {
-        let once = ClientBuilder::default().retries(0);
-        match once.open(&self.path) {
-            Ok(connection) => Ok(Arc::new(connection)),
-            Err(_) if self.connection.is_broken() => Err(PlasmaError::Disconnected),
-            Err(error) => Err(error),
+        let opened = ClientBuilder::default().retries(0).open(&self.path);
+        // In this order: while the first connection lasts, no other store has taken the path.
+        if self.connection.has_ended() {
+            return Err(PlasmaError::Disconnected);
         }
+        opened.map(Arc::new)
     }
 
     fn buffer(
@@ -217,7 +224,7 @@ impl Shared {
             Ok(span) => Ok(ObjectBuffer::sealed(self, id, span)),
             Err(error) => {
                 self.connection.release(id);
-                Err(error)
+                Err(self.connection.judge(error))
             }
         }
     }
@@ -296,7 +303,7 @@ impl PlasmaClient {
             }
             Err(error) => {
                 connection.abandon(oid);
-                Err(error)
+                Err(connection.judge(error))
             }
         }
     }
@@ -340,7 +347,7 @@ impl PlasmaClient {
     ///
     /// # Errors
     /// The first object's error: [`PlasmaError::AlreadyExists`] or [`PlasmaError::OutOfMemory`];
-    /// or the connection failed.
+    /// [`PlasmaError::BatchTooLong`]; or the connection failed.
     pub fn create_and_seal_batch(
         &self,
         objects: &[(ObjectId, &[u8], &[u8])],
@@ -349,7 +356,19 @@ impl PlasmaClient {
             .iter()
             .map(|(id, data, meta)| self.new_object(*id, data, meta))
             .collect();
-        let requested_bytes = objects.iter().map(object_size).sum();
+        let requested_bytes = objects.iter().map(object_size).fold(0, u64::saturating_add);
+        if requested_bytes > self.shared.capacity {
+            // Its store would not read so long a request, and end the connection.
+            return Err(self.shared.refusal(ErrorCode::OutOfMemory, requested_bytes));
+        }
+        let overhead = objects.len().saturating_mul(BATCH_OBJECT_OVERHEAD) as u64;
+        let len = requested_bytes.saturating_add(overhead);
+        if len > MAX_BATCH_LEN {
+            return Err(PlasmaError::BatchTooLong {
+                len,
+                max_len: MAX_BATCH_LEN,
+            });
+        }
         let request = Request::CreateAndSealBatch {
             objects: objects.into(),
             evict_if_full: true,
@@ -453,15 +472,16 @@ impl PlasmaClient {
     pub fn contains_many(&self, object_ids: &[ObjectId]) -> Result<Vec<ObjectId>, PlasmaError> {
         let mut found = Vec::new();
         let mut requests = object_ids.iter().copied().map(Request::Contains);
-        self.shared.connection.call_all(&mut requests, |reply| {
-            let Reply::Contains { id, has_object } = reply else {
-                return Err(self.shared.mismatch());
-            };
-            if has_object {
-                found.push(id);
-            }
-            Ok(())
-        })?;
+        let mut asked = object_ids.iter();
+        self.shared
+            .connection
+            .call_all(&mut requests, |reply| match reply {
+                Reply::Contains { id, has_object } if Some(&id) == asked.next() => {
+                    found.extend(has_object.then_some(id));
+                    Ok(())
+                }
+                _ => Err(self.shared.mismatch()),
+            })?;
         Ok(found)
     }
 

@@ -465,8 +465,17 @@ impl Connection {
         self.link.give_up(reason)
     }
 
-    pub(crate) fn is_broken(&self) -> bool {
-        self.link.is_broken()
+    /// Gives up a connection to a store that broke the protocol; other errors leave it as it is.
+    pub(crate) fn judge(&self, error: PlasmaError) -> PlasmaError {
+        match error {
+            PlasmaError::Protocol { .. } => self.give_up(error),
+            error => error,
+        }
+    }
+
+    /// Whether the store is known, or can be seen, to be gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.link.has_ended()
     }
 }
 
@@ -496,12 +505,27 @@ impl Link {
         self.broken.load(Ordering::Acquire)
     }
 
+    /// Whether the stream is of no more use, or the store has closed it and nobody has noticed yet.
+    fn has_ended(&self) -> bool {
+        let hangup = PollFlags::empty();
+        let ended = wait_ready(self.socket.as_fd(), hangup, Some(Duration::ZERO));
+        self.is_broken() || !matches!(ended, Ok(false))
+    }
+
     fn give_up(&self, reason: PlasmaError) -> PlasmaError {
         self.broken.store(true, Ordering::Release);
         // The store learns of it at once, and so does a thread that waits here; if the socket is
         // gone already, so do they.
         let _ = self.socket.shutdown(Shutdown::Both);
         reason
+    }
+
+    /// Gives up a connection to a store that broke the protocol; other errors leave it as it is.
+    pub(crate) fn judge(&self, error: PlasmaError) -> PlasmaError {
+        match error {
+            PlasmaError::Protocol { .. } => self.give_up(error),
+            error => error,
+        }
     }
 
     fn lost(&self, error: io::Error) -> PlasmaError {

@@ -56,6 +56,17 @@ pub enum PlasmaError {
         /// What the whole store holds, in bytes.
         capacity_bytes: u64,
     },
+    /// More content than one request can carry.
+    #[error(
+        "a batch of {len} bytes is too long for one request, which takes {max_len}: send several, \
+         or create large objects one by one"
+    )]
+    BatchTooLong {
+        /// What the batch would take, in bytes.
+        len: u64,
+        /// The most that one request takes, in bytes.
+        max_len: u64,
+    },
     /// The store refused the memory quota.
     #[error(
         "the store refused a quota of {quota_bytes} bytes: this client has one already, or less \

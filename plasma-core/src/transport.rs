@@ -7,13 +7,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem::offset_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc::{SCM_RIGHTS, SOL_SOCKET, cmsghdr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, send, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, send, sendmsg};
 
 use crate::protocol::frame::{FrameError, HEADER_LEN, Header, MessageType};
 use crate::protocol::message::Frame;
@@ -83,9 +85,11 @@ impl Inbox {
     /// What the kernel says. [`Received::Nothing`] is not an error.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<Received> {
         self.make_room();
-        if self.control.capacity() == 0 {
-            self.control = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS_A_MESSAGE]);
+        if self.control.is_empty() {
+            self.control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS_A_MESSAGE]);
+            self.control.resize(self.control.capacity(), 0);
         }
+        self.control[..CONTROL_HEADER_LEN].fill(0);
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
         let mut space = [IoSliceMut::new(&mut bytes[self.end..])];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -102,23 +106,22 @@ impl Inbox {
                 Ok(message) => break message,
             }
         };
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(descriptors) = control {
-                for raw in descriptors {
-                    // SAFETY: the kernel has just installed this descriptor in this process for
-                    // this message; nothing else knows it, so it is open and ours alone.
-                    let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
-                    self.descriptors.push_back(descriptor);
-                }
-            }
+        let count = message.bytes;
+        let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
+        for raw in descriptors_in(&self.control) {
+            // SAFETY: the kernel has just installed this descriptor in this process for this
+            // message; nothing else knows it, so it is open and ours alone.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+            self.descriptors.push_back(descriptor);
         }
-        match message.bytes {
-            0 => Ok(Received::End),
-            count => {
-                self.end += count;
-                Ok(Received::Bytes(count))
-            }
+        if truncated {
+            return Err(Errno::EMFILE.into());
         }
+        if count == 0 {
+            return Ok(Received::End);
+        }
+        self.end += count;
+        Ok(Received::Bytes(count))
     }
 
     /// Makes sure that at least one byte can be read, and more where it helps: room grows with
@@ -141,6 +144,17 @@ impl Inbox {
         }
     }
 
+    /// Lets go of the room that large messages took; nothing may be here.
+    fn shrink(&mut self) {
+        for room in [&mut self.words, &mut self.aligned] {
+            if room.capacity() > USUAL_CAPACITY / size_of::<u64>() {
+                *room = Vec::new();
+            }
+        }
+        self.start = 0;
+        self.end = 0;
+    }
+
     /// Takes the next message, where all of it is here.
     ///
     /// # Errors
@@ -149,6 +163,10 @@ impl Inbox {
         &mut self,
         max_body_len: usize,
     ) -> Result<Option<(MessageType, &[u8])>, FrameError> {
+        if self.is_empty() {
+            self.shrink();
+            return Ok(None);
+        }
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
         let unread = &bytes[self.start..self.end];
         let Some(header) = Header::parse(unread, max_body_len)? else {
@@ -180,6 +198,30 @@ impl Inbox {
         self.start += 1;
         Some(self.descriptors.pop_front().ok_or(MissingDescriptor))
     }
+}
+
+/// Length of a control message without its content, in bytes.
+const CONTROL_HEADER_LEN: usize = size_of::<cmsghdr>();
+
+/// The descriptors of a message: the kernel puts all of them into the first control message.
+///
+/// `nix` tells of none where only some found a place in this process, and those would be lost.
+fn descriptors_in(control: &[u8]) -> impl Iterator<Item = RawFd> {
+    let int = |at| {
+        control
+            .get(at..)?
+            .first_chunk()
+            .map(|i| i32::from_ne_bytes(*i))
+    };
+    let len = control
+        .first_chunk()
+        .map_or(0, |len| usize::from_ne_bytes(*len));
+    let level = int(offset_of!(cmsghdr, cmsg_level));
+    let kind = int(offset_of!(cmsghdr, cmsg_type));
+    let rights = (level, kind) == (Some(SOL_SOCKET), Some(SCM_RIGHTS));
+    let content = control.get(CONTROL_HEADER_LEN..len).filter(|_| rights);
+    let (descriptors, _) = content.unwrap_or_default().as_chunks();
+    descriptors.iter().map(|raw| RawFd::from_ne_bytes(*raw))
 }
 
 /// A byte that should carry a descriptor carried none.

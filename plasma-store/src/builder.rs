@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -22,6 +23,9 @@ use crate::state::Limits;
 /// of no bytes can cost.
 const LEAST_MAX_OBJECTS: u64 = 4 << 20;
 const BYTES_AN_OBJECT: u64 = 64;
+
+/// The store's own descriptors, and those of one message while they are looked at.
+const DESCRIPTORS_BESIDE_CLIENTS: u64 = 512;
 
 /// When memory is put behind the arena.
 ///
@@ -196,6 +200,17 @@ impl StoreBuilder {
         })
     }
 
+    /// Asks for as many descriptors as the clients may need: two each, for a connection and a
+    /// subscription. What cannot be had is told when it is missed.
+    fn raise_descriptor_limit(&self) {
+        let wanted = self.max_clients as u64 * 2 + DESCRIPTORS_BESIDE_CLIENTS;
+        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+            && soft < wanted
+        {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
+        }
+    }
+
     /// Serves on this thread until SIGTERM or SIGINT comes, which are taken over for the whole
     /// process: this is for a program that is a store and nothing else.
     ///
@@ -206,6 +221,7 @@ impl StoreBuilder {
             action: "wait for signals",
             source: error.into(),
         };
+        self.raise_descriptor_limit();
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
         signals.thread_block().map_err(cannot)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;

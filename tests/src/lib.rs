@@ -2,6 +2,8 @@
 //!
 //! Everything here panics where something is amiss: that is how a test fails.
 
+pub mod raw;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -69,7 +71,10 @@ impl StoreProcess {
 
     /// The same at a socket of the caller's choice.
     pub fn start_at(program: &Path, socket: &Path, capacity: u64, args: &[&str]) -> Self {
+        // What hostile clients are told off for would drown everything else.
+        let log = std::env::var_os("PLASMA_LOG").unwrap_or("error".into());
         let child = Command::new(program)
+            .env("PLASMA_LOG", log)
             .args(["-m", &capacity.to_string(), "-s"])
             .arg(socket)
             .args(args)
@@ -134,6 +139,12 @@ impl StoreProcess {
         status.expect("it has ended")
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        descriptors.expect("the store's descriptors").count()
+    }
+
     /// Bytes of memory that are behind the arena, as the kernel counts them.
     pub fn arena_bytes(&self) -> u64 {
         let descriptors = format!("/proc/{}/fd", self.pid());
@@ -167,6 +178,27 @@ impl StoreProcess {
             .expect("a size")
             * 1024
     }
+}
+
+/// The processor time that a process has used, in ticks of the kernel's clock (100 a second).
+pub fn processor_ticks(pid: Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
+    // The name, in parentheses, may hold anything; time used is the 12th and 13th field after it.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let times = fields.split_ascii_whitespace().skip(11).take(2);
+    times
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+/// A number out of the store's debug string.
+pub fn debug_number(client: &PlasmaClient, name: &str) -> u64 {
+    let text = client.debug_string().expect("the store answers");
+    let found = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let number = found.and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name:?} in {text}"))
 }
 
 impl Drop for StoreProcess {

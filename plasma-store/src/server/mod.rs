@@ -44,6 +44,9 @@ use subscriber::Subscriber;
 const TURN: usize = 1024;
 const ROUNDS: usize = 16;
 
+/// Connections that are accepted before those who are connected have their turn.
+const ACCEPTS_A_TURN: usize = 64;
+
 /// What requests may have beside an object's content: ids, names, offsets.
 const REQUEST_OVERHEAD: u64 = 64 << 20;
 
@@ -323,7 +326,7 @@ impl Server {
 
     fn accept(&mut self) {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        loop {
+        for _ in 0..ACCEPTS_A_TURN {
             use std::os::fd::{AsRawFd, FromRawFd};
             let accepted = accept4(self.listener.socket.as_raw_fd(), flags);
             let socket = match accepted {

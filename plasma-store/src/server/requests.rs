@@ -74,8 +74,8 @@ impl Server {
         }
         let max_len = self.max_request_len();
         let Some((kind, body)) = inbox.next_message(max_len)? else {
-            // The one descriptor a client may send comes on a byte of its own, which is not here.
-            return if inbox.descriptors() > 0 && inbox.is_empty() {
+            // The one descriptor a client may send comes on a byte of its own, behind a request.
+            return if inbox.descriptors() > 0 {
                 Err(Closed::UnaskedDescriptor)
             } else {
                 Ok(false)

@@ -32,6 +32,12 @@ pub(crate) const SEGMENT: i32 = 1;
 /// Ids that the waiting gets of one client may name together.
 const MAX_WAITED_IDS: usize = 4 << 20;
 
+/// What a get that waits counts for beside its ids: it is kept, and its answer will be.
+const WAIT_COST: usize = 64;
+
+/// Characters of a client's name that are kept.
+const MAX_NAME_LEN: usize = 256;
+
 /// One connection, never the same twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(pub(crate) u64);
@@ -118,7 +124,7 @@ struct Client {
 
 /// A client asked for more than the store keeps for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("gets that wait for more than {MAX_WAITED_IDS} objects together")]
+#[error("more gets that wait, or for more objects, than one client may have")]
 pub(crate) struct TooManyWaits;
 
 /// Everything the store knows.
@@ -365,7 +371,8 @@ impl State {
             fx.replies.push((client, self.get_reply(located)));
             return Ok(());
         }
-        if self.waits.ids_of(client, MAX_WAITED_IDS) + ids.len() > MAX_WAITED_IDS {
+        let cost = ids.len() + WAIT_COST;
+        if self.waits.cost_of(client) + cost > MAX_WAITED_IDS + WAIT_COST {
             return Err(TooManyWaits);
         }
         let patience = match timeout {
@@ -376,7 +383,7 @@ impl State {
                 .map_or(Patience::Endless, Patience::Until),
             None => Patience::Endless,
         };
-        self.waits.begin(client, ids, &missing, patience);
+        self.waits.begin(client, ids, cost, &missing, patience);
         Ok(())
     }
 
@@ -534,8 +541,10 @@ impl State {
         name: &str,
         quota_bytes: i64,
     ) -> Outcome {
+        let end = name.char_indices().nth(MAX_NAME_LEN);
+        let name = end.map_or(name, |(end, _)| &name[..end]);
         if let Some(client) = self.clients.get_mut(&client) {
-            name.clone_into(&mut client.name);
+            client.name = name.into();
         }
         match u64::try_from(quota_bytes) {
             Ok(0) => Ok(()),
@@ -592,6 +601,10 @@ impl State {
                 return Err(ErrorCode::OutOfMemory);
             }
             let missing = self.missing_bytes(size);
+            if missing > self.lru.evictable_bytes() {
+                // Evicting all there is would not help: nobody's objects are lost for nothing.
+                return Err(ErrorCode::OutOfMemory);
+            }
             let wanted = missing.max(capacity / 5).max(1);
             let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
             let evicted = slots.len();

@@ -25,6 +25,7 @@ pub(crate) struct Wait {
     pub(crate) client: ClientId,
     /// As requested, duplicates included.
     pub(crate) ids: Vec<ObjectId>,
+    cost: usize,
     patience: Patience,
     /// Distinct objects that are not there yet.
     missing: usize,
@@ -38,14 +39,18 @@ pub(crate) struct Waits {
     by_object: BTreeSet<(ObjectId, WaitId)>,
     by_deadline: BTreeSet<(Duration, WaitId)>,
     by_client: BTreeSet<(ClientId, WaitId)>,
+    /// What the waits of each client cost together; of those that have any.
+    costs: HashMap<ClientId, usize>,
 }
 
 impl Waits {
-    /// Begins a wait for `missing`, which are distinct and not empty, on behalf of a get of `ids`.
+    /// Begins a wait for `missing`, which are distinct and not empty, on behalf of a get of `ids`;
+    /// it counts as `cost`.
     pub(crate) fn begin(
         &mut self,
         client: ClientId,
         ids: Vec<ObjectId>,
+        cost: usize,
         missing: &BTreeSet<ObjectId>,
         patience: Patience,
     ) {
@@ -57,9 +62,11 @@ impl Waits {
             self.by_deadline.insert((deadline, id));
         }
         self.by_client.insert((client, id));
+        *self.costs.entry(client).or_default() += cost;
         let wait = Wait {
             client,
             ids,
+            cost,
             patience,
             missing: missing.len(),
         };
@@ -117,6 +124,12 @@ impl Waits {
             self.by_deadline.remove(&(deadline, id));
         }
         self.by_client.remove(&(wait.client, id));
+        if let Some(cost) = self.costs.get_mut(&wait.client) {
+            *cost -= wait.cost;
+            if *cost == 0 {
+                self.costs.remove(&wait.client);
+            }
+        }
         Some(wait)
     }
 
@@ -138,17 +151,9 @@ impl Waits {
         }
     }
 
-    /// How many ids a client's waits name, counted up to a bit more than `enough`.
-    pub(crate) fn ids_of(&self, client: ClientId, enough: usize) -> usize {
-        let all = (client, WaitId(0))..=(client, WaitId(u64::MAX));
-        let mut count = 0;
-        for (_, id) in self.by_client.range(all) {
-            count += self.waits.get(id).map_or(0, |wait| wait.ids.len().max(1));
-            if count > enough {
-                break;
-            }
-        }
-        count
+    /// What a client's waits cost together.
+    pub(crate) fn cost_of(&self, client: ClientId) -> usize {
+        self.costs.get(&client).copied().unwrap_or_default()
     }
 
     #[cfg(test)]

@@ -1,0 +1,397 @@
+//! Stores that lie: the client says so, and never panics, faults or believes them.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use plasma_core::protocol::frame::HEADER_LEN;
+use plasma_core::protocol::message::{Encoder, MMAP_GAP, ObjectSpec, Reply, Request, SegmentRef};
+use plasma_core::transport::{Inbox, Received, wait_ready};
+use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
+use tests::raw::send_with_descriptors;
+use tests::{PATIENCE, within};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const SEGMENT_LEN: u64 = 1 << 16;
+const ID: ObjectId = ObjectId::new([0xab; 20]);
+const OTHER_ID: ObjectId = ObjectId::new([0xcd; 20]);
+
+/// The store's end of a connection.
+struct Liar {
+    socket: UnixStream,
+    inbox: Inbox,
+}
+
+impl Liar {
+    /// Waits for a request; false once the client has closed the connection.
+    fn hear(&mut self) -> bool {
+        loop {
+            match self.inbox.next_message(1 << 30) {
+                Ok(Some((kind, body))) => {
+                    let request = Request::decode(kind, body).expect("the client sends requests");
+                    // What is let go of has no answer that anybody waits for.
+                    if !matches!(request, Request::Release(_)) {
+                        return true;
+                    }
+                }
+                Ok(None) => {
+                    let waited = wait_ready(self.socket.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+                    assert!(waited.expect("a socket"), "the client says nothing");
+                    match self.inbox.receive(self.socket.as_fd()) {
+                        Ok(Received::Bytes(_) | Received::Nothing) => {}
+                        Ok(Received::End) | Err(_) => return false,
+                    }
+                }
+                Err(error) => panic!("the client sends no message: {error}"),
+            }
+        }
+    }
+
+    /// Says something; the client may have had enough already.
+    fn say(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
+    }
+
+    fn reply(&mut self, reply: &Reply<'_>) {
+        self.say(&encoded(reply));
+    }
+
+    fn give(&mut self, descriptor: &impl AsFd) {
+        let _ = send_with_descriptors(&self.socket, &[0], &[descriptor.as_fd()]);
+    }
+}
+
+fn encoded(reply: &Reply<'_>) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    let frame = encoder.reply(reply);
+    [&frame.header, frame.body].concat()
+}
+
+const HONEST_CONNECT: Reply<'static> = Reply::Connect {
+    memory_capacity: SEGMENT_LEN as i64,
+};
+
+/// A client of a store that introduces itself honestly and answers the first request after that
+/// with a lie, then falls silent until the client leaves.
+fn lied_to(lie: impl FnOnce(&mut Liar) + Send + 'static, ask: impl FnOnce(&PlasmaClient)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("plasma.sock");
+    let listener = UnixListener::bind(&path).expect("a listener");
+    let liar = thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("the client connects");
+        let mut liar = Liar {
+            socket,
+            inbox: Inbox::new(),
+        };
+        assert!(liar.hear());
+        liar.reply(&HONEST_CONNECT);
+        if liar.hear() {
+            lie(&mut liar);
+            while liar.hear() {}
+        }
+    });
+    let client = PlasmaClient::builder()
+        .retries(0)
+        .connect(&path)
+        .expect("so far it is a store");
+    ask(&client);
+    drop(client);
+    liar.join().expect("the liar has said its part");
+}
+
+fn is_broken<T>(result: &Result<T, PlasmaError>) -> bool {
+    matches!(
+        result,
+        Err(PlasmaError::Protocol { .. } | PlasmaError::Disconnected)
+    )
+}
+
+/// The lie is found out, and nothing that this store says later is listened to.
+fn is_found_out<T: std::fmt::Debug>(
+    what: &str,
+    lie: impl FnOnce(&mut Liar) + Send + 'static,
+    ask: impl FnOnce(&PlasmaClient) -> Result<T, PlasmaError>,
+) {
+    lied_to(lie, |client| {
+        let result = ask(client);
+        assert!(is_broken(&result), "{what}: {result:?}");
+        let after = client.contains(&ID);
+        assert!(
+            matches!(after, Err(PlasmaError::Disconnected)),
+            "{what}: {after:?}"
+        );
+    });
+}
+
+fn segment(len: u64) -> File {
+    let descriptor = memfd_create(c"lie", MFdFlags::MFD_CLOEXEC).expect("a memfd");
+    let file = File::from(descriptor);
+    file.set_len(len).expect("it can be sized");
+    file
+}
+
+const SEGMENT: SegmentRef = SegmentRef {
+    segment: 1,
+    mmap_size: (SEGMENT_LEN + MMAP_GAP) as i64,
+};
+
+const SPEC: ObjectSpec = ObjectSpec {
+    segment: 1,
+    data_offset: 64,
+    data_size: 100,
+    metadata_offset: 164,
+    metadata_size: 10,
+    device_num: 0,
+};
+
+fn get_reply(spec: ObjectSpec, segment: SegmentRef) -> Reply<'static> {
+    Reply::Get {
+        objects: vec![(ID, Some(spec))].into(),
+        segments: vec![segment],
+    }
+}
+
+fn create_reply(spec: ObjectSpec, segment: SegmentRef) -> Reply<'static> {
+    Reply::Create {
+        id: ID,
+        result: Ok((spec, segment)),
+    }
+}
+
+fn get(client: &PlasmaClient) -> Result<Option<ObjectBuffer>, PlasmaError> {
+    client.get(ID, 0)
+}
+
+fn create(client: &PlasmaClient) -> Result<ObjectBuffer, PlasmaError> {
+    client.create(ID, 100, &[1; 10])
+}
+
+fn header(version: i64, kind: i64, len: i64) -> Vec<u8> {
+    [version, kind, len].map(i64::to_le_bytes).concat()
+}
+
+#[test]
+fn what_is_no_reply_is_found_out() {
+    within(LIMIT, || {
+        const GET_REPLY: i64 = 10;
+        let lies = [
+            vec![0xff; 100],
+            header(1, GET_REPLY, 0),
+            header(0, 99, 0),
+            header(0, GET_REPLY, -1),
+            header(0, GET_REPLY, i64::MAX),
+            header(0, GET_REPLY, 0),
+            [header(0, GET_REPLY, 64), vec![0xff; 64]].concat(),
+            // A request, and another question's reply.
+            [header(0, 17, 8), vec![0; 8]].concat(),
+            encoded(&Reply::List(Vec::new())),
+            encoded(&HONEST_CONNECT),
+        ];
+        for (number, lie) in lies.into_iter().enumerate() {
+            let what = format!("lie {number}");
+            is_found_out(&what, move |liar| liar.say(&lie), get);
+        }
+    });
+}
+
+#[test]
+fn places_that_cannot_be_are_found_out() {
+    within(LIMIT, || {
+        let at = |data_offset: u64, data_size: u64, metadata_size: u64| ObjectSpec {
+            data_offset,
+            data_size,
+            metadata_offset: data_offset.wrapping_add(data_size),
+            metadata_size,
+            ..SPEC
+        };
+        let lies = [
+            at(SEGMENT_LEN - 100, 100, 10),
+            at(SEGMENT_LEN, 100, 10),
+            at(u64::MAX - 50, 100, 10),
+            at(1 << 63, 100, 10),
+            at(i64::MAX as u64, 100, 10),
+            ObjectSpec {
+                metadata_offset: 0,
+                ..SPEC
+            },
+            ObjectSpec {
+                metadata_offset: u64::MAX,
+                ..SPEC
+            },
+            ObjectSpec { segment: 2, ..SPEC },
+            ObjectSpec {
+                device_num: 1,
+                ..SPEC
+            },
+        ];
+        for lie in lies {
+            let what = format!("{lie:?}");
+            let tell = move |reply: Reply<'static>| {
+                move |liar: &mut Liar| {
+                    liar.reply(&reply);
+                    liar.give(&segment(SEGMENT_LEN));
+                }
+            };
+            is_found_out(&what, tell(get_reply(lie, SEGMENT)), get);
+            is_found_out(&what, tell(create_reply(lie, SEGMENT)), create);
+        }
+        let sizes = [
+            at(0, SEGMENT_LEN + 1, 0),
+            at(64, u64::MAX - 1, 10),
+            at(64, 100, u64::MAX),
+        ];
+        for lie in sizes {
+            let tell = move |liar: &mut Liar| {
+                liar.reply(&get_reply(lie, SEGMENT));
+                liar.give(&segment(SEGMENT_LEN));
+            };
+            is_found_out(&format!("{lie:?}"), tell, get);
+        }
+    });
+}
+
+#[test]
+fn answers_about_other_objects_are_found_out() {
+    within(LIMIT, || {
+        let say = |reply: Reply<'static>| move |liar: &mut Liar| liar.reply(&reply);
+        let objects = |ids: &[ObjectId]| Reply::Get {
+            objects: ids.iter().map(|id| (*id, None)).collect(),
+            segments: Vec::new(),
+        };
+        for ids in [&[OTHER_ID][..], &[], &[ID, ID], &[ID, OTHER_ID]] {
+            is_found_out("get", say(objects(ids)), get);
+        }
+        let contains = Reply::Contains {
+            id: OTHER_ID,
+            has_object: true,
+        };
+        is_found_out("contains", say(contains.clone()), |client| {
+            client.contains(&ID)
+        });
+        let contains_many = |client: &PlasmaClient| client.contains_many(&[ID]);
+        is_found_out("contains_many", say(contains), contains_many);
+        let other_size = ObjectSpec {
+            data_size: 99,
+            metadata_offset: 163,
+            ..SPEC
+        };
+        is_found_out("create", say(create_reply(other_size, SEGMENT)), create);
+        let other_id = Reply::Create {
+            id: OTHER_ID,
+            result: Ok((SPEC, SEGMENT)),
+        };
+        is_found_out("create", say(other_id), create);
+        let seal = |liar: &mut Liar| {
+            liar.reply(&create_reply(SPEC, SEGMENT));
+            liar.give(&segment(SEGMENT_LEN));
+            liar.hear();
+            liar.reply(&Reply::Seal {
+                id: OTHER_ID,
+                result: Ok(()),
+            });
+        };
+        is_found_out("seal", seal, |client| create(client)?.seal());
+    });
+}
+
+#[test]
+fn segments_that_are_not_there_are_found_out() {
+    within(LIMIT, || {
+        // A mapping longer than its file faults where it is read.
+        for len in [0, 1, SEGMENT_LEN - 1] {
+            let tell = move |liar: &mut Liar| {
+                liar.reply(&get_reply(SPEC, SEGMENT));
+                liar.give(&segment(len));
+            };
+            is_found_out(&format!("a file of {len} bytes"), tell, get);
+        }
+        let pipe = |liar: &mut Liar| {
+            let (reader, _writer) = io::pipe().expect("a pipe");
+            liar.reply(&get_reply(SPEC, SEGMENT));
+            liar.give(&reader);
+        };
+        is_found_out("a pipe", pipe, get);
+        let none = |liar: &mut Liar| {
+            liar.reply(&get_reply(SPEC, SEGMENT));
+            liar.reply(&HONEST_CONNECT);
+        };
+        is_found_out("no descriptor", none, get);
+        let hangs_up = |liar: &mut Liar| {
+            liar.reply(&create_reply(SPEC, SEGMENT));
+            let _ = liar.socket.shutdown(std::net::Shutdown::Both);
+        };
+        is_found_out("the end instead of a descriptor", hangs_up, create);
+        for mmap_size in [0, 7, -1, i64::MIN, i64::MAX] {
+            let lie = SegmentRef {
+                mmap_size,
+                ..SEGMENT
+            };
+            let tell = move |liar: &mut Liar| {
+                liar.reply(&get_reply(SPEC, lie));
+                liar.give(&segment(SEGMENT_LEN));
+            };
+            is_found_out(&format!("a segment of {mmap_size} bytes"), tell, get);
+        }
+    });
+}
+
+#[test]
+fn replies_with_any_byte_changed_do_no_harm() {
+    within(LIMIT, || {
+        let honest = encoded(&get_reply(SPEC, SEGMENT));
+        // A changed length would only make the client wait for more: that is tested above.
+        for at in (0..16).chain(HEADER_LEN..honest.len()) {
+            let mut changed = honest.clone();
+            changed[at] ^= if at % 2 == 0 { 0xff } else { 0x01 };
+            let tell = move |liar: &mut Liar| {
+                liar.say(&changed);
+                liar.give(&segment(SEGMENT_LEN));
+                let _ = liar.socket.shutdown(std::net::Shutdown::Write);
+            };
+            lied_to(tell, |client| match get(client) {
+                // It is an object like any other then: all of it is there to be read.
+                Ok(Some(object)) => {
+                    let sum: u64 = object.data().iter().map(|byte| u64::from(*byte)).sum();
+                    assert_eq!(sum, 0);
+                }
+                Ok(None) => {}
+                Err(PlasmaError::Protocol { .. } | PlasmaError::Disconnected) => {}
+                Err(other) => panic!("byte {at}: {other}"),
+            });
+        }
+    });
+}
+
+#[test]
+fn a_store_that_is_none_is_found_out_at_once() {
+    within(LIMIT, || {
+        let greetings: [fn(&mut Liar); 4] = [
+            |liar| liar.say(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            |liar| liar.say(&[0xff; 64]),
+            |liar| liar.reply(&Reply::List(Vec::new())),
+            |_| {},
+        ];
+        for greeting in greetings {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("plasma.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let liar = thread::spawn(move || {
+                let (socket, _) = listener.accept().unwrap();
+                let mut liar = Liar {
+                    socket,
+                    inbox: Inbox::new(),
+                };
+                assert!(liar.hear());
+                greeting(&mut liar);
+            });
+            let result = PlasmaClient::builder().retries(0).connect(&path);
+            assert!(is_broken(&result), "{result:?}");
+            liar.join().unwrap();
+        }
+    });
+}
