@@ -520,14 +520,6 @@ impl Link {
         reason
     }
 
-    /// Gives up a connection to a store that broke the protocol; other errors leave it as it is.
-    pub(crate) fn judge(&self, error: PlasmaError) -> PlasmaError {
-        match error {
-            PlasmaError::Protocol { .. } => self.give_up(error),
-            error => error,
-        }
-    }
-
     fn lost(&self, error: io::Error) -> PlasmaError {
         self.give_up(match error.kind() {
             io::ErrorKind::BrokenPipe

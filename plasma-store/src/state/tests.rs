@@ -269,7 +269,7 @@ fn a_get_is_answered_with_what_is_there_when_its_time_is_up() {
 #[test]
 fn waits_are_bounded() {
     let mut bench = Bench::plain();
-    let part = MAX_WAITED_IDS / 4;
+    let part = MAX_WAITED_IDS / 4 - WAIT_COST;
     let mut wait_for = |count| {
         let ids = vec![id(1); count];
         let fx = &mut bench.fx;

@@ -592,7 +592,10 @@ impl Model {
         if may_evict && (full(self) || !self.fits(size)) {
             let missing = self.used().saturating_add(size);
             let missing = missing.saturating_sub(self.limits.capacity);
-            self.evict(missing.max(self.limits.capacity / 5));
+            // Nothing is evicted where that would not be enough.
+            if missing <= self.bytes_of(&self.global) {
+                self.evict(missing.max(self.limits.capacity / 5));
+            }
         }
         !full(self) && self.fits(size)
     }
