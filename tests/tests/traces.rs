@@ -294,6 +294,45 @@ fn what_is_no_socket_is_left_alone() {
     });
 }
 
+#[test]
+fn the_private_folder_of_a_killed_process_is_removed_by_the_next() {
+    const THIS: &str = "the_private_folder_of_a_killed_process_is_removed_by_the_next";
+    if role().is_some() {
+        let store = Store::builder().capacity(1_000_000).spawn().unwrap();
+        println!("{} is my socket", store.socket().display());
+        let _ = std::io::stdin().read_line(&mut String::new());
+        return;
+    }
+    within(LIMIT, || {
+        let world = World::new();
+        let start = || {
+            let mut child = world.role(THIS, "embedding");
+            let socket = PathBuf::from(wait_for_line(&mut child, " is my socket"));
+            assert!(socket.starts_with(world.path("tmp")), "{socket:?}");
+            (child, socket)
+        };
+        let folder = |socket: &Path| socket.parent().unwrap().to_owned();
+        let (alive, alive_socket) = start();
+        let (killed, killed_socket) = start();
+        end(killed, Signal::SIGKILL);
+        let mode = fs::metadata(folder(&alive_socket)).unwrap().mode();
+        assert_eq!(
+            mode & 0o777,
+            0o700,
+            "a private folder is for its owner alone"
+        );
+        let (mut next, next_socket) = start();
+        assert!(!folder(&killed_socket).exists());
+        client(&alive_socket).list().unwrap();
+        client(&next_socket).list().unwrap();
+        writeln!(next.stdin.take().unwrap(), "the end").unwrap();
+        assert!(next.wait().unwrap().success());
+        assert!(!folder(&next_socket).exists());
+        end(alive, Signal::SIGKILL);
+        assert_eq!(world.left().len(), 2);
+    });
+}
+
 // -------------------------------------------------------------------------------------------------
 // The command line
 
