@@ -336,6 +336,57 @@ fn the_private_folder_of_a_killed_process_is_removed_by_the_next() {
 // -------------------------------------------------------------------------------------------------
 // The command line
 
+#[test]
+fn options_may_be_written_in_every_usual_way() {
+    within(LIMIT, || {
+        let world = World::new();
+        let socket = world.socket().display().to_string();
+        let joined = |option: &str, value: &str| format!("{option}={value}");
+        let forms: Vec<Vec<String>> = vec![
+            vec!["-m".into(), "5000".into(), "-s".into(), socket.clone()],
+            vec!["--m".into(), "5000".into(), "--s".into(), socket.clone()],
+            vec![joined("-m", "5000"), joined("-s", &socket)],
+            vec![
+                joined("--s", &socket),
+                joined("--m", "5000"),
+                "-h=false".into(),
+            ],
+            vec![
+                joined("-s", &socket),
+                "-m".into(),
+                "5000".into(),
+                "-prefault".into(),
+                "full".into(),
+                "-max-clients=5".into(),
+                "--stall-timeout=7".into(),
+                "--mode".into(),
+                "660".into(),
+            ],
+        ];
+        for form in forms {
+            let mut command = world.command(server_program());
+            let store = command.args(&form).spawn().unwrap();
+            let mut store = Some(store);
+            eventually("it listens", || {
+                if let Some(status) = store.as_mut().and_then(|s| s.try_wait().unwrap()) {
+                    let output = store.take().unwrap().wait_with_output().unwrap();
+                    panic!("{form:?}: {status}: {}", text(&output.stderr));
+                }
+                listens(&world.socket())
+            });
+            assert_eq!(client(&world.socket()).store_capacity(), 5000, "{form:?}");
+            let mode = fs::metadata(world.socket()).unwrap().mode() & 0o777;
+            let asked = form.contains(&"660".to_owned());
+            assert_eq!(mode, if asked { 0o660 } else { 0o600 }, "{form:?}");
+            let output = end(store.take().unwrap(), Signal::SIGTERM);
+            assert_eq!(
+                (output.status.code(), text(&output.stdout)),
+                (Some(0), String::new())
+            );
+        }
+    });
+}
+
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = World::new().command(server_program()).args(args).output();
     let output = output.expect("the program starts");
@@ -344,6 +395,25 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
         text(&output.stdout),
         text(&output.stderr),
     )
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    within(LIMIT, || {
+        for help in ["--help", "-help"] {
+            let (status, out, err) = run(&[help]);
+            assert_eq!((status, err.as_str()), (Some(0), ""), "{help}");
+            for word in ["-m BYTES", "-s SOCKET", "-d DIR", "-h ", "-e ENDPOINT"] {
+                assert!(out.contains(word), "{word}: {out}");
+            }
+        }
+        for version in ["--version", "-version"] {
+            let (status, out, err) = run(&[version]);
+            assert_eq!((status, err.as_str()), (Some(0), ""), "{version}");
+            let expected = format!("plasma-store-server {}\n", env!("CARGO_PKG_VERSION"));
+            assert_eq!(out, expected);
+        }
+    });
 }
 
 #[test]
