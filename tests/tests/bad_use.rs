@@ -318,6 +318,47 @@ fn where_memory_runs_out_later_creates_are_refused_and_nobody_dies() {
     });
 }
 
+/// Freed memory that is too scattered to be used where it is: it is given back and had elsewhere,
+/// for small objects and for large ones.
+#[test]
+fn a_file_system_hardly_larger_than_the_store_can_be_filled_again_and_again() {
+    if !in_private_mounts(
+        "a_file_system_hardly_larger_than_the_store_can_be_filled_again_and_again",
+    ) {
+        return;
+    }
+    within(LIMIT, || {
+        let folder = mount("tmpfs", "size=36m");
+        let place = folder.path().to_str().unwrap();
+        let store = StoreProcess::start(32 * MIB as u64, &["-d", place]);
+        let client = store.client();
+        for (size, larger) in [(900_000, 1_000_000), (2_000_000, 3_000_000)] {
+            let ids: Vec<_> = (0..32 * MIB / (size + 4))
+                .map(|_| write_object(&client, size).unwrap())
+                .collect();
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                ids.iter().enumerate().partition(|(n, _)| n % 2 == 0);
+            let gone: Vec<_> = gone.into_iter().map(|(_, id)| *id).collect();
+            let held: Vec<_> = kept
+                .iter()
+                .map(|(_, id)| client.get(**id, 0).unwrap())
+                .collect();
+            client.delete_many(&gone).unwrap();
+            let room = 32 * MIB - held.len() * (size + 4);
+            for _ in 0..room / (larger + 4) {
+                write_object(&client, larger).unwrap();
+            }
+            for (_, id) in kept {
+                assert!(is_whole(&client, *id, size));
+            }
+            drop(held);
+            client.evict(u64::MAX).unwrap();
+        }
+        drop((client, store));
+        unmount(folder);
+    });
+}
+
 // -------------------------------------------------------------------------------------------------
 // Huge pages
 

@@ -49,6 +49,10 @@ pub(super) struct Memory {
 struct Running {
     /// Free ranges that are out of use while their memory is given back.
     withheld: Vec<Range>,
+    /// What is to have memory.
+    wanted: Vec<Range>,
+    /// Whether another attempt is made where there is no memory, after giving back what lies idle.
+    may_retry: bool,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -100,7 +104,7 @@ impl Memory {
     /// Has memory put behind all of the capacity, little by little.
     pub(super) fn prefault_in_background(&mut self) {
         let populate = self.backing.missing(Range::new(0, self.capacity));
-        self.submit(Vec::new(), populate, true);
+        self.submit(Vec::new(), populate, true, false);
     }
 
     /// Makes sure that there is memory behind ranges that were just allocated.
@@ -124,7 +128,7 @@ impl Memory {
             for range in &reclaimed {
                 state.withhold(*range);
             }
-            return Backed::After(self.submit(reclaimed, missing, false));
+            return Backed::After(self.submit(reclaimed, missing, false, true));
         }
         for range in reclaimed {
             self.discard(range);
@@ -161,12 +165,32 @@ impl Memory {
         self.arena.populate(range)
     }
 
-    fn submit(&mut self, discard: Vec<Range>, populate: Vec<Range>, background: bool) -> JobId {
+    fn submit(
+        &mut self,
+        discard: Vec<Range>,
+        populate: Vec<Range>,
+        background: bool,
+        may_retry: bool,
+    ) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
+        self.start(id, discard, populate, background, may_retry);
+        id
+    }
+
+    fn start(
+        &mut self,
+        id: JobId,
+        discard: Vec<Range>,
+        populate: Vec<Range>,
+        background: bool,
+        may_retry: bool,
+    ) {
         let cancelled = Arc::new(AtomicBool::new(false));
         let running = Running {
             withheld: discard.clone(),
+            wanted: populate.clone(),
+            may_retry,
             cancelled: Arc::clone(&cancelled),
         };
         self.jobs.insert(id, running);
@@ -177,7 +201,24 @@ impl Memory {
             background,
             cancelled,
         });
-        id
+    }
+
+    /// Gives back what lies idle in favour of a job that found no memory; whether there was any.
+    fn retry(&mut self, id: JobId, job: &Running, state: &mut State) -> bool {
+        let wanted = job.wanted.iter();
+        let missing: Vec<_> = wanted
+            .flat_map(|range| self.backing.missing(*range))
+            .collect();
+        let bytes = missing.iter().map(|range| range.len).sum();
+        let reclaimed = self.backing.reclaimable(state.free_ranges(), bytes);
+        if reclaimed.is_empty() || job.cancelled.load(Ordering::Relaxed) {
+            return false;
+        }
+        for range in &reclaimed {
+            state.withhold(*range);
+        }
+        self.start(id, reclaimed, missing, false, false);
+        true
     }
 
     /// Nobody waits for a job any more; it still has to end.
@@ -198,8 +239,11 @@ impl Memory {
                 self.backing.add(range);
             }
             if let Some(job) = self.jobs.remove(&done.id) {
-                for range in job.withheld {
-                    state.readmit(range);
+                for range in &job.withheld {
+                    state.readmit(*range);
+                }
+                if done.result.is_err() && job.may_retry && self.retry(done.id, &job, state) {
+                    continue;
                 }
             }
             if let Err(error) = &done.result
