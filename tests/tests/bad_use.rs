@@ -125,7 +125,7 @@ fn a_store_says_how_much_memory_there_is() {
         );
         says(
             &refusal(&["-m", "99999999999999999999999"]),
-            &["9999999999", "too large"],
+            &["9999999999", "-m takes a number of bytes"],
         );
         let inside = Store::builder().spawn();
         assert!(matches!(inside, Err(StoreError::CapacityZeroOrHuge)));

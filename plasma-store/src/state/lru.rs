@@ -218,7 +218,7 @@ impl Lru {
         Ok(evict)
     }
 
-    /// Bytes of the objects that [`take_oldest`](Self::take_oldest) chooses from.
+    /// Bytes of objects in the global order, all of which may be evicted.
     pub(crate) fn evictable_bytes(&self) -> u64 {
         self.global.used
     }
@@ -376,7 +376,7 @@ mod tests {
             (0.000_123_456_7, "0.000123457"),
             (0.000_01, "1e-05"),
             (99.999_999_9, "100"),
-            (123_456_7., "1.23457e+06"),
+            (1_234_567., "1.23457e+06"),
             (-3.25, "-3.25"),
         ] {
             assert_eq!(as_cpp_prints(number), text);
