@@ -51,7 +51,9 @@ impl Listener {
                 };
                 remove_stale_directories();
                 let mut builder = tempfile::Builder::new();
-                let directory = builder.prefix(DIRECTORY_PREFIX).tempdir().map_err(cannot)?;
+                builder.prefix(DIRECTORY_PREFIX);
+                builder.permissions(fs::Permissions::from_mode(0o700));
+                let directory = builder.tempdir().map_err(cannot)?;
                 let lock = lock_directory(directory.path(), FlockArg::LockExclusive);
                 let lock = lock.map_err(cannot)?;
                 let path = directory.path().join(SOCKET_NAME);

@@ -79,8 +79,32 @@ fn serve(store: StoreBuilder) -> ExitCode {
     }
 }
 
+/// The options whose names have more than one letter.
+const LONG_OPTIONS: [&str; 8] = [
+    "prefault",
+    "mode",
+    "group",
+    "max-clients",
+    "max-objects",
+    "stall-timeout",
+    "help",
+    "version",
+];
+
+/// One dash does for a long option, as with Arrow's server.
+fn with_two_dashes(arg: OsString) -> OsString {
+    let name = arg.to_str().and_then(|arg| arg.strip_prefix('-'));
+    let name = name.map(|name| name.split_once('=').map_or(name, |(name, _)| name));
+    if name.is_some_and(|name| LONG_OPTIONS.contains(&name)) {
+        let mut two = OsString::from("-");
+        two.push(arg);
+        return two;
+    }
+    arg
+}
+
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error> {
-    let mut parser = Parser::from_args(args);
+    let mut parser = Parser::from_args(args.map(with_two_dashes));
     let mut store = Store::builder();
     let (mut capacity, mut socket) = (false, false);
     while let Some(arg) = parser.next()? {

@@ -44,6 +44,8 @@ pub(super) struct Memory {
 struct Running {
     /// What counts as under way. The ranges whose memory is given back are out of use meanwhile.
     plan: Plan,
+    /// Where there is no memory, another attempt is made after giving back what lies idle.
+    may_retry: bool,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -97,7 +99,8 @@ impl Memory {
             discard: Vec::new(),
             populate: self.backing.missing(Range::new(0, self.capacity)),
         };
-        self.submit(plan, true);
+        let id = self.next_job();
+        self.start(id, plan, true, false);
     }
 
     /// Makes sure that there is memory behind ranges that were just allocated.
@@ -107,7 +110,9 @@ impl Memory {
             for range in &plan.discard {
                 state.withhold(*range);
             }
-            return Backed::After(self.submit(plan, false));
+            let id = self.next_job();
+            self.start(id, plan, false, true);
+            return Backed::After(id);
         }
         for range in plan.discard {
             self.discard(range);
@@ -144,9 +149,13 @@ impl Memory {
         self.arena.populate(range)
     }
 
-    fn submit(&mut self, plan: Plan, background: bool) -> JobId {
+    fn next_job(&mut self) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
+        id
+    }
+
+    fn start(&mut self, id: JobId, plan: Plan, background: bool, may_retry: bool) {
         let cancelled = Arc::new(AtomicBool::new(false));
         self.backer.submit(Job {
             id,
@@ -158,8 +167,30 @@ impl Memory {
         // What is prepared ahead of time is in nobody's way, and counts once it is there.
         let plan = if background { Plan::default() } else { plan };
         self.backing.begin(&plan);
-        self.jobs.insert(id, Running { plan, cancelled });
-        id
+        let running = Running {
+            plan,
+            may_retry,
+            cancelled,
+        };
+        self.jobs.insert(id, running);
+    }
+
+    /// Gives back what lies idle in favour of a job that found no memory; whether there was any.
+    fn retry(&mut self, id: JobId, job: &Running, state: &mut State) -> bool {
+        let wanted = job.plan.populate.iter();
+        let populate: Vec<_> = wanted
+            .flat_map(|range| self.backing.missing(*range))
+            .collect();
+        let bytes = populate.iter().map(|range| range.len).sum();
+        let discard = self.backing.reclaimable(state.free_ranges(), bytes);
+        if discard.is_empty() || job.cancelled.load(Ordering::Relaxed) {
+            return false;
+        }
+        for range in &discard {
+            state.withhold(*range);
+        }
+        self.start(id, Plan { discard, populate }, false, false);
+        true
     }
 
     /// Nobody waits for a job any more; it still has to end.
@@ -181,8 +212,11 @@ impl Memory {
             }
             if let Some(job) = self.jobs.remove(&done.id) {
                 self.backing.end(&job.plan);
-                for range in job.plan.discard {
-                    state.readmit(range);
+                for range in &job.plan.discard {
+                    state.readmit(*range);
+                }
+                if done.result.is_err() && job.may_retry && self.retry(done.id, &job, state) {
+                    continue;
                 }
             }
             if let Err(error) = &done.result
