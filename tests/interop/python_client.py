@@ -152,8 +152,11 @@ def main():
             results = getattr(client, operation)(*arguments) or []
             print("ok", *results, flush=True)
         except Exception as error:
-            kind = KINDS.get(type(error), "other")
-            print("error", kind, type(error).__name__, str(error).split("\n")[0], flush=True)
+            # There is no exception of its own for it.
+            sealed = "object is already sealed" in str(error)
+            kind = "sealed" if sealed else KINDS.get(type(error), "other")
+            message = " ".join(str(error).split())
+            print("error", kind, type(error).__name__, message, flush=True)
 
 
 if __name__ == "__main__":

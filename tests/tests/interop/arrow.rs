@@ -1,5 +1,7 @@
 //! Arrow's own programs, which `tests/interop/peers.sh` installs.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -58,9 +60,24 @@ pub fn pyarrow() -> PathBuf {
     packages.next().expect("pyarrow is installed")
 }
 
-/// Arrow's store.
+/// Arrow's store. What it logs, a line for each eviction among others, goes to a file beside it.
 pub fn store_program() -> PathBuf {
-    pyarrow().join("plasma-store-server")
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let (program, log) = (folder.join("arrows-store"), folder.join("arrows-store.log"));
+        let script = format!(
+            "#!/bin/sh\nexec '{}' \"$@\" 2>>'{}'\n",
+            pyarrow().join("plasma-store-server").display(),
+            log.display()
+        );
+        std::fs::write(&log, "").expect("a folder to write to");
+        std::fs::write(&program, script).expect("a folder to write to");
+        let executable = Permissions::from_mode(0o755);
+        std::fs::set_permissions(&program, executable).expect("the file is ours");
+        program
+    });
+    program.clone()
 }
 
 /// `cpp_client.cc` with Arrow's C++ client, compiled when it is first asked for.

@@ -6,7 +6,7 @@ use plasma_core::ObjectId;
 use tests::{eventually, within};
 
 use crate::peer::{Answer, Content, Event, Listed, Peer, Refusal};
-use crate::{CAPACITY, ClientKind, LIMIT, Meeting, Pair, StoreKind, id};
+use crate::{CAPACITY, ClientKind, LIMIT, Pair, StoreKind, id};
 
 const MB: usize = 1_000_000;
 const MIB: usize = 1 << 20;
@@ -417,9 +417,13 @@ fn aborted_as_if_never_created(pair: Pair) {
     let pinned = if leaks { 3 * (9 * MB + 4) } else { 0 };
     let pinned = pinned.to_string();
     assert_eq!(told(&mut *other, &["pinned bytes"]), [pinned]);
-    assert!(matches!(one.abort(object), Err(_)));
     other.put(object, &Content::new(b"free", b"")).unwrap();
-    assert!(matches!(other.abort(object), Err(_)), "it is sealed");
+    if meeting.client_kind() == ClientKind::Ours {
+        // Arrow's client ends its process over such a call.
+        assert_eq!(one.abort(object), Err(Refusal::NotFound));
+        let sealed = other.abort(object);
+        assert!(matches!(sealed, Err(Refusal::Other(_))), "{sealed:?}");
+    }
     assert!(one.contains(object));
 }
 
@@ -781,10 +785,10 @@ fn deleted_while_in_use(pair: Pair) {
     assert!(one.contains(object));
     other.release(object);
     eventually("it is gone", || !other.contains(object));
-    assert_eq!(
-        told(&mut *one, &["allocated bytes", "pinned bytes"]),
-        ["0", "0"]
-    );
+    let leaks = meeting.has_arrows_fault("what goes at its last release counts as pinned for ever");
+    let pinned = if leaks { "6" } else { "0" };
+    let numbers = ["allocated bytes", "pinned bytes"];
+    assert_eq!(told(&mut *one, &numbers), ["0", pinned]);
 }
 
 fn deleted_before_it_is_sealed(pair: Pair) {
@@ -973,7 +977,10 @@ fn a_batch_is_all_or_nothing(pair: Pair) {
     assert!(!other.contains(id("a")));
     assert_eq!(told(&mut *other, &["allocated bytes"]), ["0"]);
     client.batch(&a_batch(&["a", "b", "c"])).unwrap();
-    assert_eq!(other.list().len(), 4);
+    assert_eq!(
+        present(&mut *other, &[id("a"), id("b"), id("c")]),
+        [true; 3]
+    );
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -983,26 +990,29 @@ fn evicted_objects_come_back(pair: Pair) {
     let meeting = pair.start_with(&["-e", "hashtable://test"]);
     let (mut client, mut reader) = (meeting.client(), meeting.client());
     let ids = numbered(20);
-    let content = |number: usize| Content::new(vec![number as u8; MB], number.to_string());
+    let crashes = meeting.has_arrows_fault("it ends over evicted objects that have metadata");
+    let content = |number: usize| {
+        let meta = if crashes {
+            String::new()
+        } else {
+            format!("number {number}")
+        };
+        Content::new(vec![number as u8; MB - meta.len()], meta)
+    };
     for (number, id) in ids.iter().enumerate() {
         client.put(*id, &content(number)).unwrap();
         client.release(*id);
     }
     // Twice as much as there is room for, and all of it is there.
     assert_eq!(present(&mut *reader, &ids), [true; 20]);
-    let forgets = meeting.has_arrows_fault("the metadata of evicted objects is forgotten");
     for (number, id) in ids.iter().enumerate() {
-        let mut expected = content(number);
-        if forgets && number < 20 {
-            expected.meta.clear();
-        }
-        let found = get_one(&mut *reader, *id).expect("it comes back");
-        assert!(found.data == expected.data, "other data of {number}");
-        if !forgets {
-            assert_eq!(found.meta, expected.meta);
-        }
+        let found = get_one(&mut *reader, *id);
+        assert_eq!(found, Some(content(number)));
         reader.release(*id);
     }
-    reader.delete(&ids[19..]).unwrap();
+    // Gone when it is deleted, in memory or not.
+    reader.delete(&[ids[19], ids[0]]).unwrap();
     assert!(!client.contains(ids[19]));
+    let forgets = meeting.has_arrows_fault("it does not delete what is evicted");
+    assert_eq!(client.contains(ids[0]), forgets);
 }
