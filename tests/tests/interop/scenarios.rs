@@ -524,9 +524,13 @@ fn what_is_in_use_is_not_evicted(pair: Pair) {
     put(&mut *client, ids[2], 3 * MB).unwrap();
     assert!(get_one(&mut *other, ids[0]).is_some());
     client.release(ids[0]);
-    // The one object that nobody holds goes, and that is not enough.
+    // The one object that nobody holds would not be enough.
     assert_eq!(client.create(ids[3], 5 * MB, b""), Err(Refusal::Full));
-    assert_eq!(present(&mut *other, &ids), [true, true, false, false]);
+    assert_eq!(present(&mut *other, &ids[..2]), [true; 2]);
+    if meeting.has_arrows_fault("it evicts for what does not fit even then") {
+        assert!(!other.contains(ids[2]));
+    }
+    client.delete(&[ids[2]]).unwrap();
     assert_eq!(client.evict(1), 0);
     other.release(ids[0]);
     put(&mut *client, ids[3], 5 * MB).unwrap();
