@@ -81,9 +81,9 @@ pub fn store_program() -> PathBuf {
 }
 
 /// `cpp_client.cc` with Arrow's C++ client, compiled when it is first asked for.
-pub fn cpp_client() -> &'static Path {
+pub fn cpp_client() -> Command {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+    let program = PROGRAM.get_or_init(|| {
         let source = beside("cpp_client.cc");
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cpp_client");
         let changed = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
@@ -100,12 +100,14 @@ pub fn cpp_client() -> &'static Path {
             .arg(source)
             .arg(pyarrow.join("libplasma.so.1100"))
             .arg(pyarrow.join("libarrow.so.1100"))
-            .arg(format!("-Wl,-rpath,{}", pyarrow.display()))
             .args(["-lpthread", "-o"])
             .arg(&program)
             .status()
             .expect("there is a C++ compiler, g++");
         assert!(status.success(), "cpp_client.cc does not compile");
         program
-    })
+    });
+    let mut client = Command::new(program);
+    client.env("LD_LIBRARY_PATH", pyarrow());
+    client
 }

@@ -7,6 +7,8 @@
 //! Only the pair of ours and ours needs nothing installed and always runs. For the others
 //! `tests/interop/peers.sh` is to be run before, and `--include-ignored` to be given.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod arrow;
 mod differential;
 mod peer;

@@ -304,7 +304,7 @@ impl Foreign {
     }
 
     pub fn cpp(socket: &Path) -> Self {
-        Self::start(Command::new(arrow::cpp_client()), socket)
+        Self::start(arrow::cpp_client(), socket)
     }
 
     fn start(mut program: Command, socket: &Path) -> Self {
