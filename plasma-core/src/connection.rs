@@ -4,15 +4,16 @@
 //! come in the order of the requests. The sending side is held for moments only and never waits
 //! for the peer: that is what dropping a buffer uses, so a drop does not wait for anybody's reply.
 
-use std::collections::HashMap;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt};
 use nix::poll::PollFlags;
 
 use crate::protocol::message::{
@@ -26,17 +27,34 @@ use crate::{ObjectId, PlasmaError};
 /// Longest reply this client reads, in bytes: what a flatbuffer can hold.
 const MAX_REPLY_LEN: usize = i32::MAX as usize;
 
+/// This many drops, each this soon after the one before, are the start of many: a list of buffers
+/// goes away.
+const BURST_LEN: u32 = 8;
+const BURST_GAP: Duration = Duration::from_micros(10);
+
+/// How long the flusher lets drops gather before it writes them. Each write costs the store a
+/// read, and both sides more than what is in it.
+const GATHER_TIME: Duration = Duration::from_micros(50);
+
 /// An object that the store told of: its segment and its place there.
 pub(crate) type Located = (Arc<Segment>, ObjectSpec);
 
 #[derive(Debug)]
 pub(crate) struct Connection {
+    link: Arc<Link>,
+    /// Locked before the sending side where both are held.
+    receiving: Mutex<Receiving>,
+}
+
+/// The sending side, which a connection shares with its flusher.
+#[derive(Debug)]
+struct Link {
     socket: UnixStream,
     /// Set once the stream is of no more use; every later call says so at once.
     broken: AtomicBool,
     sending: Mutex<Sending>,
-    /// Locked before `sending` where both are held.
-    receiving: Mutex<Receiving>,
+    /// Wakes the flusher.
+    wake: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +64,42 @@ struct Sending {
     /// Requests sent so far that the store answers.
     questions: u64,
     holds: HashMap<ObjectId, Hold>,
-    /// A thread is writing what the kernel did not take at once.
-    flusher: bool,
+    drops: Drops,
+    flusher: Flusher,
+}
+
+/// A thread that writes what drops leave in the outbox. It is started when it is first needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Flusher {
+    #[default]
+    NotStarted,
+    Asleep,
+    /// What is in the outbox now will be written soon, without anybody else's doing.
+    Awake,
+    /// The connection is gone, and the thread goes too.
+    Ending,
+}
+
+/// How drops have followed one another.
+#[derive(Debug, Default)]
+struct Drops {
+    last: Option<Instant>,
+    in_a_row: u32,
+}
+
+impl Drops {
+    /// Notes a drop; whether so many have come so fast that it pays to write them together.
+    fn are_many(&mut self) -> bool {
+        let now = Instant::now();
+        let close = self.last.is_some_and(|last| now - last < BURST_GAP);
+        self.in_a_row = if close {
+            self.in_a_row.saturating_add(1)
+        } else {
+            0
+        };
+        self.last = Some(now);
+        self.in_a_row >= BURST_LEN
+    }
 }
 
 /// The store counts one reference for each client and object; this counts the buffers behind it.
@@ -93,9 +145,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection {
     pub(crate) fn new(socket: UnixStream) -> Self {
         Self {
-            socket,
-            broken: AtomicBool::new(false),
-            sending: Mutex::default(),
+            link: Arc::new(Link {
+                socket,
+                broken: AtomicBool::new(false),
+                sending: Mutex::default(),
+                wake: Condvar::new(),
+            }),
             receiving: Mutex::new(Receiving {
                 inbox: Inbox::new(),
                 answers: 0,
@@ -128,14 +183,14 @@ impl Connection {
         mut each: impl FnMut(Reply<'static>) -> Result<(), PlasmaError>,
     ) -> Result<(), PlasmaError> {
         let mut receiving = lock(&self.receiving);
-        let mut sending = self.sending()?;
+        let mut sending = self.link.open_sending()?;
         let first = sending.questions + 1;
         for request in requests {
             sending.push(&request);
             sending.questions += 1;
         }
         let last = sending.questions;
-        self.flush(&mut sending)?;
+        self.link.flush(&mut sending)?;
         drop(sending);
         for question in first..=last {
             each(self.answer(&mut receiving, question)?)?;
@@ -162,17 +217,19 @@ impl Connection {
             }
         })?;
         let Reply::Get { objects, segments } = self.answer(&mut receiving, question)? else {
-            return Err(self.give_up(PlasmaError::protocol("another reply than a get's")));
+            return Err(self
+                .link
+                .give_up(PlasmaError::protocol("another reply than a get's")));
         };
         if !objects.iter().map(|(id, _)| id).eq(ids) {
             let error = PlasmaError::protocol("a get's reply for other objects");
-            return Err(self.give_up(error));
+            return Err(self.link.give_up(error));
         }
         for segment in segments {
             self.meet(&mut receiving, segment)?;
         }
         let mut found = Vec::with_capacity(ids.len());
-        let mut sending = lock(&self.sending);
+        let mut sending = self.link.sending();
         for (id, spec) in objects.iter() {
             let located = match spec {
                 Some(spec) => Some((self.segment(&receiving, spec)?, *spec)),
@@ -205,7 +262,9 @@ impl Connection {
         };
         let question = self.ask(&request, |_| {})?;
         let Reply::Create { id: named, result } = self.answer(&mut receiving, question)? else {
-            return Err(self.give_up(PlasmaError::protocol("another reply than a create's")));
+            return Err(self
+                .link
+                .give_up(PlasmaError::protocol("another reply than a create's")));
         };
         let (spec, segment) = match result {
             Err(code) => return Ok(Err(code)),
@@ -213,11 +272,11 @@ impl Connection {
         };
         if named != id || (spec.data_size, spec.metadata_size) != (data_size, metadata_size) {
             let error = PlasmaError::protocol("a create's reply for another object");
-            return Err(self.give_up(error));
+            return Err(self.link.give_up(error));
         }
         self.meet(&mut receiving, segment)?;
         let located = self.segment(&receiving, &spec)?;
-        let mut sending = lock(&self.sending);
+        let mut sending = self.link.sending();
         let hold = sending.holds.entry(id).or_default();
         hold.buffers += 1;
         hold.in_store = true;
@@ -225,45 +284,47 @@ impl Connection {
     }
 
     /// Takes one buffer of an object away, and tells the store with the last one. Does not wait.
-    pub(crate) fn release(self: &Arc<Self>, id: ObjectId) {
-        let mut sending = lock(&self.sending);
-        if sending.let_go(&id) && !self.is_broken() {
+    pub(crate) fn release(&self, id: ObjectId) {
+        let mut sending = self.link.sending();
+        if sending.let_go(&id) && !self.link.is_broken() {
             sending.push(&Request::Release(id));
-            self.flush_in_background(sending);
+            self.link.send_drop(&mut sending);
         }
     }
 
     /// Drops an object that was never sealed. Does not wait: the reply is read with a later one.
-    pub(crate) fn abandon(self: &Arc<Self>, id: ObjectId) {
-        let mut sending = lock(&self.sending);
+    pub(crate) fn abandon(&self, id: ObjectId) {
+        let mut sending = self.link.sending();
         sending.holds.remove(&id);
-        if !self.is_broken() {
+        if !self.link.is_broken() {
             sending.push(&Request::Abort(id));
             sending.questions += 1;
-            self.flush_in_background(sending);
+            self.link.send_drop(&mut sending);
         }
     }
 
     /// Aborts an object that was never sealed.
     pub(crate) fn abort(&self, id: ObjectId) -> Result<(), PlasmaError> {
-        lock(&self.sending).holds.remove(&id);
+        self.link.sending().holds.remove(&id);
         match self.call(&Request::Abort(id))? {
             Reply::Abort(_) => Ok(()),
-            _ => Err(self.give_up(PlasmaError::protocol("another reply than an abort's"))),
+            _ => Err(self
+                .link
+                .give_up(PlasmaError::protocol("another reply than an abort's"))),
         }
     }
 
     /// Subscribes: the store writes notifications to `stream` from now on. There is no reply.
     pub(crate) fn subscribe(&self, stream: OwnedFd) -> Result<(), PlasmaError> {
         let receiving = lock(&self.receiving);
-        let mut sending = self.sending()?;
+        let mut sending = self.link.open_sending()?;
         sending.push(&Request::Subscribe);
         sending.outbox.push_descriptor(Arc::new(stream));
-        let mut sent = self.flush(&mut sending)?;
+        let mut sent = self.link.flush(&mut sending)?;
         drop(sending);
         while !sent {
-            self.wait(PollFlags::POLLOUT, None)?;
-            sent = self.flush(&mut *self.sending()?)?;
+            self.link.wait(PollFlags::POLLOUT, None)?;
+            sent = self.link.flush(&mut *self.link.open_sending()?)?;
         }
         drop(receiving);
         Ok(())
@@ -275,13 +336,13 @@ impl Connection {
         request: &Request<'_>,
         count: impl FnOnce(&mut HashMap<ObjectId, Hold>),
     ) -> Result<u64, PlasmaError> {
-        let mut sending = self.sending()?;
+        let mut sending = self.link.open_sending()?;
         count(&mut sending.holds);
         let Sending {
             encoder, outbox, ..
         } = &mut *sending;
-        let sent = outbox.send(self.socket.as_fd(), encoder.request(request));
-        sent.map_err(|error| self.lost(error))?;
+        let sent = outbox.send(self.link.socket.as_fd(), encoder.request(request));
+        sent.map_err(|error| self.link.lost(error))?;
         sending.questions += 1;
         Ok(sending.questions)
     }
@@ -304,10 +365,10 @@ impl Connection {
         loop {
             let message = receiving.inbox.next_message(MAX_REPLY_LEN);
             let message = message.map_err(|error| PlasmaError::protocol(error.to_string()));
-            match message.map_err(|error| self.give_up(error))? {
+            match message.map_err(|error| self.link.give_up(error))? {
                 Some((kind, body)) => {
                     let reply = Reply::decode(kind, body);
-                    let reply = reply.map_err(|error| self.give_up(error.into()))?;
+                    let reply = reply.map_err(|error| self.link.give_up(error.into()))?;
                     receiving.answers += 1;
                     if receiving.answers == question {
                         return Ok(reply);
@@ -325,13 +386,13 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<(), PlasmaError> {
         let Receiving { inbox, spin, .. } = receiving;
-        let mut look = || match inbox.receive(self.socket.as_fd()) {
+        let mut look = || match inbox.receive(self.link.socket.as_fd()) {
             Ok(Received::Nothing) => None,
             other => Some(other),
         };
         let mut asleep = None;
         loop {
-            let sent = self.flush(&mut lock(&self.sending))?;
+            let sent = self.link.flush(&mut self.link.sending())?;
             let received = if sent && asleep.is_none() {
                 spin.watch(&mut look)
             } else {
@@ -339,8 +400,8 @@ impl Connection {
             };
             match received {
                 Some(Ok(Received::Bytes(_))) => break,
-                Some(Ok(_)) => return Err(self.give_up(PlasmaError::Disconnected)),
-                Some(Err(error)) => return Err(self.lost(error)),
+                Some(Ok(_)) => return Err(self.link.give_up(PlasmaError::Disconnected)),
+                Some(Err(error)) => return Err(self.link.lost(error)),
                 None => {}
             }
             asleep.get_or_insert_with(Instant::now);
@@ -349,24 +410,12 @@ impl Connection {
             } else {
                 PollFlags::POLLIN | PollFlags::POLLOUT
             };
-            self.wait(events, deadline)?;
+            self.link.wait(events, deadline)?;
         }
         if let Some(since) = asleep {
             spin.slept(since.elapsed());
         }
         Ok(())
-    }
-
-    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Result<(), PlasmaError> {
-        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        match wait_ready(self.socket.as_fd(), events, timeout) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.give_up(PlasmaError::Io {
-                action: "the store does not answer",
-                source: io::ErrorKind::TimedOut.into(),
-            })),
-            Err(error) => Err(self.lost(error)),
-        }
     }
 
     /// Makes sure that a segment a reply names is known: its descriptor follows the reply if this
@@ -379,7 +428,9 @@ impl Connection {
             match receiving.inbox.next_descriptor() {
                 Some(Ok(descriptor)) => break descriptor,
                 Some(Err(missing)) => {
-                    return Err(self.give_up(PlasmaError::protocol(missing.to_string())));
+                    return Err(self
+                        .link
+                        .give_up(PlasmaError::protocol(missing.to_string())));
                 }
                 None => self.receive(receiving, None)?,
             }
@@ -391,7 +442,7 @@ impl Connection {
             Some(len) => Segment::new(descriptor, len),
             None => Err(PlasmaError::protocol("a segment of negative length")),
         };
-        let segment = segment.map_err(|error| self.give_up(error))?;
+        let segment = segment.map_err(|error| self.link.give_up(error))?;
         receiving.segments.insert(named.segment, Arc::new(segment));
         Ok(())
     }
@@ -403,56 +454,53 @@ impl Connection {
     ) -> Result<Arc<Segment>, PlasmaError> {
         match receiving.segments.get(&spec.segment) {
             Some(segment) if spec.device_num == 0 => Ok(Arc::clone(segment)),
-            _ => Err(self.give_up(PlasmaError::protocol(format!(
+            _ => Err(self.link.give_up(PlasmaError::protocol(format!(
                 "an object in a segment never named: {spec:?}"
             )))),
         }
     }
 
-    fn sending(&self) -> Result<MutexGuard<'_, Sending>, PlasmaError> {
-        if self.is_broken() {
-            return Err(PlasmaError::Disconnected);
-        }
-        Ok(lock(&self.sending))
-    }
-
-    fn flush(&self, sending: &mut Sending) -> Result<bool, PlasmaError> {
-        let flushed = sending.outbox.flush(self.socket.as_fd());
-        flushed.map_err(|error| self.lost(error))
-    }
-
-    /// Writes what the kernel takes now, and leaves the rest to a thread that lives no longer
-    /// than that takes.
-    fn flush_in_background(self: &Arc<Self>, mut sending: MutexGuard<'_, Sending>) {
-        if matches!(self.flush(&mut sending), Ok(true) | Err(_)) || sending.flusher {
-            return;
-        }
-        let connection = Arc::clone(self);
-        let flusher = thread::Builder::new().name("plasma-flush".into());
-        let run = move || {
-            loop {
-                let waited = connection.wait(PollFlags::POLLOUT, None);
-                let mut sending = lock(&connection.sending);
-                if waited.is_err() || !matches!(connection.flush(&mut sending), Ok(false)) {
-                    sending.flusher = false;
-                    return;
-                }
-            }
-        };
-        // Without a thread the next call writes it.
-        sending.flusher = flusher.spawn(run).is_ok();
+    /// Marks the connection as of no more use, for the reason given.
+    pub(crate) fn give_up(&self, reason: PlasmaError) -> PlasmaError {
+        self.link.give_up(reason)
     }
 
     pub(crate) fn is_broken(&self) -> bool {
+        self.link.is_broken()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.sending().flusher = Flusher::Ending;
+        self.link.wake.notify_one();
+        // The store is to learn of it now, not when the flusher has ended.
+        let _ = self.link.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Link {
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        lock(&self.sending)
+    }
+
+    /// The sending side, if anything can be sent.
+    fn open_sending(&self) -> Result<MutexGuard<'_, Sending>, PlasmaError> {
+        if self.is_broken() {
+            return Err(PlasmaError::Disconnected);
+        }
+        Ok(self.sending())
+    }
+
+    fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Marks the connection as of no more use, for the reason given.
-    pub(crate) fn give_up(&self, reason: PlasmaError) -> PlasmaError {
+    fn give_up(&self, reason: PlasmaError) -> PlasmaError {
         self.broken.store(true, Ordering::Release);
         // The store learns of it at once, and so does a thread that waits here; if the socket is
         // gone already, so do they.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
         reason
     }
 
@@ -466,5 +514,87 @@ impl Connection {
                 source: error,
             },
         })
+    }
+
+    fn flush(&self, sending: &mut Sending) -> Result<bool, PlasmaError> {
+        let flushed = sending.outbox.flush(self.socket.as_fd());
+        flushed.map_err(|error| self.lost(error))
+    }
+
+    /// Sees to it that what a drop has put into the outbox is written, without waiting.
+    fn send_drop(self: &Arc<Self>, sending: &mut Sending) {
+        let many = sending.drops.are_many();
+        if sending.flusher == Flusher::Awake {
+            return;
+        }
+        if !many && !matches!(self.flush(sending), Ok(false)) {
+            return;
+        }
+        if sending.flusher == Flusher::NotStarted {
+            let link = Arc::clone(self);
+            let builder = thread::Builder::new().name("plasma-flush".into());
+            if builder.spawn(move || link.flush_when_woken()).is_err() {
+                // There are no more threads to be had: the next call writes what is left.
+                let _ = self.flush(sending);
+                return;
+            }
+        }
+        sending.flusher = Flusher::Awake;
+        self.wake.notify_one();
+    }
+
+    /// The flusher's life.
+    fn flush_when_woken(&self) {
+        let mut sending = self.sending();
+        loop {
+            match sending.flusher {
+                Flusher::Ending => return,
+                Flusher::NotStarted | Flusher::Asleep => {
+                    sending = self
+                        .wake
+                        .wait(sending)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                Flusher::Awake => {
+                    drop(sending);
+                    thread::sleep(GATHER_TIME);
+                    sending = self.flush_all();
+                }
+            }
+        }
+    }
+
+    /// Writes the outbox, waiting where the kernel takes no more, and goes to sleep if there was
+    /// nothing in it.
+    fn flush_all(&self) -> MutexGuard<'_, Sending> {
+        loop {
+            let mut sending = self.sending();
+            let idle = sending.outbox.is_empty();
+            match self.flush(&mut sending) {
+                Ok(false) => {
+                    drop(sending);
+                    // If that fails, so does the next write, and the connection is given up.
+                    let _ = self.wait(PollFlags::POLLOUT, None);
+                }
+                flushed => {
+                    if (idle || flushed.is_err()) && sending.flusher == Flusher::Awake {
+                        sending.flusher = Flusher::Asleep;
+                    }
+                    return sending;
+                }
+            }
+        }
+    }
+
+    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Result<(), PlasmaError> {
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        match wait_ready(self.socket.as_fd(), events, timeout) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.give_up(PlasmaError::Io {
+                action: "the store does not answer",
+                source: io::ErrorKind::TimedOut.into(),
+            })),
+            Err(error) => Err(self.lost(error)),
+        }
     }
 }

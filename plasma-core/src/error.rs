@@ -40,10 +40,10 @@ pub enum PlasmaError {
     },
     /// The store is gone, or has closed this connection. Objects already held stay readable;
     /// a new client is needed for anything else.
-    #[error("the connection to the Plasma store is lost")]
+    #[error("the connection to the Plasma store is lost: connect again with a new client")]
     Disconnected,
     /// An object with this id is there already, sealed or still being written.
-    #[error("an object with this id exists already")]
+    #[error("an object with this id exists already, sealed or still being written")]
     AlreadyExists,
     /// The store has no such object, or not in the state that the call needs.
     #[error("the store has no such object (or it is not yours to change)")]
@@ -58,8 +58,8 @@ pub enum PlasmaError {
     },
     /// The store refused the memory quota.
     #[error(
-        "the store refused a quota of {quota_bytes} bytes: it is negative, this client has one \
-         already, or less than 30 % of the store's {capacity_bytes} bytes would stay shared"
+        "the store refused a quota of {quota_bytes} bytes: this client has one already, or less \
+         than 30 % of the store's {capacity_bytes} bytes would stay shared"
     )]
     QuotaRefused {
         /// The quota that was asked for, in bytes.

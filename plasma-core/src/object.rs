@@ -26,7 +26,7 @@ use crate::{ObjectId, PlasmaError, digest};
 /// assert_eq!((object.data(), object.meta()), (&[2, 3, 5][..], &b"how many primes"[..]));
 /// # Ok::<(), plasma_core::PlasmaError>(())
 /// ```
-#[must_use = "an object that is dropped before it is sealed is aborted"]
+#[must_use = "dropped, an object is released, or aborted if it is not sealed"]
 pub struct ObjectBuffer {
     id: ObjectId,
     span: Span,

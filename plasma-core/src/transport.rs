@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, send, sendmsg};
 
 use crate::protocol::frame::{FrameError, HEADER_LEN, Header, MessageType};
 use crate::protocol::message::Frame;
@@ -265,6 +265,7 @@ impl Outbox {
             };
             let part = [IoSlice::new(&self.bytes[self.sent..until])];
             let Some(taken) = write(socket, &part, descriptor.as_slice())? else {
+                self.forget_sent();
                 return Ok(false);
             };
             if descriptor.is_some() {
@@ -277,6 +278,18 @@ impl Outbox {
         self.bytes.shrink_to(USUAL_CAPACITY);
         Ok(true)
     }
+
+    /// Gives back the room of what is sent, if that is most of what is kept: the peer may be one
+    /// that never quite catches up.
+    fn forget_sent(&mut self) {
+        if self.sent >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            for (at, _) in &mut self.descriptors {
+                *at -= self.sent;
+            }
+            self.sent = 0;
+        }
+    }
 }
 
 /// One write that does not wait; `None` where the kernel takes nothing now.
@@ -287,14 +300,17 @@ fn write(
 ) -> io::Result<Option<usize>> {
     let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
-    let control = if raw.is_empty() { &[] } else { &rights[..] };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let attempt = || match (parts, &raw[..]) {
+        // The usual case has a shorter way through the kernel.
+        ([part], []) => send(socket.as_raw_fd(), part, flags),
+        (_, []) => sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None),
+        _ => sendmsg::<()>(socket.as_raw_fd(), parts, &rights, flags, None),
+    };
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), parts, control, flags, None) {
+        match attempt() {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return Ok(None),
-            // The kernel limits the descriptors in flight; they leave as the peer reads.
-            Err(Errno::ETOOMANYREFS | Errno::ENOBUFS) => return Ok(None),
             Err(error) => return Err(error.into()),
             Ok(taken) => return Ok(Some(taken)),
         }
@@ -328,5 +344,65 @@ pub fn wait_ready(
             Ok(0) if deadline.is_none_or(|d| std::time::Instant::now() < d) => {}
             Ok(ready) => return Ok(ready > 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_never_catches_up_costs_what_it_has_not_read() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut outbox, mut inbox) = (Outbox::new(), Inbox::new());
+        let message = [7; 100_000];
+        for _ in 0..1000 {
+            outbox.push_bytes(&[], &message);
+            outbox.flush(ours.as_fd()).unwrap();
+            // As much as is sent is read, and never all of it.
+            while outbox.len() > 3 * message.len() {
+                inbox.receive(theirs.as_fd()).unwrap();
+                inbox = Inbox::new();
+                outbox.flush(ours.as_fd()).unwrap();
+            }
+            assert!(outbox.bytes.len() < 20 * message.len());
+        }
+        assert!(!outbox.is_empty());
+    }
+
+    #[test]
+    fn descriptors_arrive_behind_the_byte_they_were_sent_on() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut outbox, mut inbox) = (Outbox::new(), Inbox::new());
+        let file = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let header = |body_len| Header {
+            kind: MessageType::GetReply,
+            body_len,
+        };
+        // Far more than the socket takes at once, so that what is sent is forgotten on the way.
+        let body = vec![1; 400_001];
+        for _ in 0..4 {
+            outbox.push_bytes(&header(body.len()).to_bytes(), &body);
+            outbox.push_descriptor(Arc::clone(&file));
+        }
+        for _ in 0..4 {
+            while inbox.next_message(body.len()).unwrap().is_none() {
+                outbox.flush(ours.as_fd()).unwrap();
+                inbox.receive(theirs.as_fd()).unwrap();
+            }
+            let descriptor = loop {
+                match inbox.next_descriptor() {
+                    Some(descriptor) => break descriptor,
+                    None => {
+                        outbox.flush(ours.as_fd()).unwrap();
+                        inbox.receive(theirs.as_fd()).unwrap();
+                    }
+                }
+            };
+            assert!(descriptor.is_ok());
+        }
+        assert!(outbox.is_empty() && inbox.is_empty() && inbox.descriptors() == 0);
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl, posix_fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -21,7 +21,7 @@ use crate::state::alloc::Range;
 
 /// Memory is put behind the arena in steps of this many bytes (or of a huge page): small enough
 /// that an almost empty store takes little, large enough that it is not asked for often.
-const GRANULE: u64 = 64 << 10;
+pub(crate) const GRANULE: u64 = 64 << 10;
 
 /// The arena is this many times as long as the capacity, so that gaps between objects never keep
 /// one out that the capacity has room for. Address space costs nothing.
@@ -85,7 +85,7 @@ impl Arena {
 
     fn anonymous(capacity: u64) -> Result<Self, StoreError> {
         if let Some(available) = memory::available_bytes() {
-            enough(capacity, available, "memory")?;
+            enough(capacity, available, "this system's memory")?;
         }
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let descriptor = memfd_create(c"plasma-arena", flags).map_err(cannot("make an arena"))?;
@@ -201,6 +201,18 @@ impl Arena {
         }
     }
 
+    /// Puts memory behind a range and has the kernel make it ready (it clears pages only when
+    /// they are first touched), without changing what is there.
+    pub(crate) fn warm(&self, range: Range) -> io::Result<()> {
+        self.populate(range)?;
+        if let Access::Mapped(mapping) = &self.access {
+            let (offset, len) = (range.offset as usize, range.len as usize);
+            // Kernels before 5.14 do not know this: there the first writer waits, as without it.
+            let _ = mapping.advise_range(Advice::PopulateWrite, offset, len);
+        }
+        Ok(())
+    }
+
     /// Gives the memory behind a range back to the system. Where the file cannot do that it
     /// stays, as zeros or as it was.
     pub(crate) fn discard(&self, range: Range) -> io::Result<()> {
@@ -260,15 +272,21 @@ fn place(mapping: &MmapRaw, offset: u64, len: usize) -> io::Result<*mut u8> {
     }
 }
 
+/// How long an arena for `capacity` should be.
+pub(crate) fn best_len(capacity: u64) -> u64 {
+    capacity
+        .saturating_mul(STRETCH)
+        .saturating_add(STRETCH_EXTRA)
+}
+
 /// Makes a file as long as an arena for `capacity` should be, or as the file system allows.
 fn stretch(descriptor: &OwnedFd, capacity: u64) -> Result<u64, StoreError> {
     let least = capacity
         .checked_next_multiple_of(GRANULE)
         .filter(|len| *len > 0 && i64::try_from(*len).is_ok())
         .ok_or(StoreError::CapacityZeroOrHuge)?;
-    let best = least.saturating_mul(STRETCH).saturating_add(STRETCH_EXTRA);
     let mut result = Ok(());
-    for len in [best, least.saturating_mul(2), least] {
+    for len in [best_len(least), least.saturating_mul(2), least] {
         if let Ok(signed) = i64::try_from(len) {
             result = ftruncate(descriptor, signed);
             if result.is_ok() {

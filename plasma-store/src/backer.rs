@@ -27,7 +27,7 @@ pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) discard: Vec<Range>,
     pub(crate) populate: Vec<Range>,
-    /// Taken up only while there is nothing else to do.
+    /// Taken up only while there is nothing else to do, and then done thoroughly.
     pub(crate) background: bool,
     /// Set where nobody waits for it any more.
     pub(crate) cancelled: Arc<AtomicBool>,
@@ -194,7 +194,11 @@ fn step(arena: &Arena, running: &mut Running) -> bool {
     let Some(range) = take_step(&mut job.populate) else {
         return true;
     };
-    done.result = arena.populate(range);
+    done.result = if job.background {
+        arena.warm(range)
+    } else {
+        arena.populate(range)
+    };
     if done.result.is_ok() {
         done.populated.push(range);
     }

@@ -12,8 +12,8 @@ pub enum StoreError {
     CapacityZeroOrHuge,
     /// There is not as much memory as the store is to have.
     #[error(
-        "the store is to hold {asked_bytes} bytes, but {place} has only {available_bytes} \
-         available: ask for less, or free some"
+        "the store is to hold {asked_bytes} bytes, but only {available_bytes} are available in \
+         {place}: ask for less, or free some"
     )]
     NotEnoughMemory {
         /// The capacity asked for, in bytes.

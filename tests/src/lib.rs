@@ -235,3 +235,8 @@ pub fn wait_for_line(child: &mut Child, wanted: &str) -> String {
     }
     panic!("the process ended without saying {wanted:?}");
 }
+
+/// The programs in the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -11,10 +11,11 @@ use std::error::Error;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{ObjectId, PlasmaClient};
 use plasma_store::Store;
 
@@ -43,7 +44,11 @@ struct Args {
     seconds: f64,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     if args.serve {
         return serve();

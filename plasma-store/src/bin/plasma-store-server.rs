@@ -1,6 +1,7 @@
 //! `plasma-store-server`: a Plasma store with the command line of Arrow's.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,19 +16,19 @@ A Plasma store: objects in shared memory that every process on this machine read
 Usage: plasma-store-server -m BYTES -s SOCKET [options]
 
 Required, as for Arrow's server:
-  -m BYTES       data and metadata that the store holds at most
+  -m BYTES       data and metadata that the store holds at most, as a plain number
   -s SOCKET      the Unix socket to listen at
 
 Options, as for Arrow's server:
   -d DIR         take the memory from DIR's file system instead of anonymous memory
-  -h             use huge pages; DIR is a hugetlbfs mount then
+  -h             use huge pages (this is not help); DIR is a hugetlbfs mount then
   -e ENDPOINT    where evicted objects go instead of being dropped; there is hashtable://NAME
 
 Further options:
   --prefault WHEN        put memory behind the whole capacity: off (as objects need it; the
                          default), background (while serving), full (before serving)
   --mode OCTAL           the socket's permissions, 600 unless told: who may connect
-  --group NAME           the socket's group
+  --group NAME           the socket's group; give it permission with --mode 660
   --max-clients N        connections at a time, 4096 unless told
   --max-objects N        objects at a time, whatever their size
   --stall-timeout SECS   cut off clients that do not read for this long, 30 unless told
@@ -66,6 +67,7 @@ fn serve(store: StoreBuilder) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     match store.run() {
@@ -85,7 +87,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
         store = match arg {
             Arg::Short('m') | Arg::Long("m") => {
                 capacity = true;
-                store.capacity(parser.value()?.parse()?)
+                store.capacity(parser.value()?.parse_with(bytes)?)
             }
             Arg::Short('s') | Arg::Long("s") => {
                 socket = true;
@@ -99,10 +101,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
             }
             Arg::Short('e') | Arg::Long("e") => store.external_store(parser.value()?.string()?),
             Arg::Long("prefault") => store.prefault(parser.value()?.parse_with(prefault)?),
-            Arg::Long("mode") => {
-                let mode = |text: &str| u32::from_str_radix(text, 8);
-                store.mode(parser.value()?.parse_with(mode)?)
-            }
+            Arg::Long("mode") => store.mode(parser.value()?.parse_with(mode)?),
             Arg::Long("group") => store.group(parser.value()?.string()?),
             Arg::Long("max-clients") => store.max_clients(parser.value()?.parse()?),
             Arg::Long("max-objects") => store.max_objects(parser.value()?.parse()?),
@@ -124,11 +123,21 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
     }
 }
 
-fn prefault(text: &str) -> Result<Prefault, String> {
+fn bytes(text: &str) -> Result<u64, &'static str> {
+    text.parse()
+        .map_err(|_| "-m takes a number of bytes, such as 2000000000")
+}
+
+fn mode(text: &str) -> Result<u32, &'static str> {
+    u32::from_str_radix(text, 8)
+        .map_err(|_| "--mode takes permissions in octal digits, such as 660")
+}
+
+fn prefault(text: &str) -> Result<Prefault, &'static str> {
     match text {
         "off" => Ok(Prefault::Off),
         "background" => Ok(Prefault::Background),
         "full" => Ok(Prefault::Full),
-        _ => Err("one of off, background, full".into()),
+        _ => Err("--prefault takes one of off, background, full"),
     }
 }

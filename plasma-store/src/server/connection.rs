@@ -61,10 +61,11 @@ impl Connection {
         self.socket.as_fd()
     }
 
-    /// Reads what is there.
-    pub(super) fn receive(&mut self) -> Result<(), Closed> {
+    /// Reads what is there; whether there was anything.
+    pub(super) fn receive(&mut self) -> Result<bool, Closed> {
         match self.inbox.receive(self.socket.as_fd()) {
-            Ok(Received::Bytes(_) | Received::Nothing) => Ok(()),
+            Ok(Received::Bytes(_)) => Ok(true),
+            Ok(Received::Nothing) => Ok(false),
             Ok(Received::End) => Err(Closed::ByPeer),
             Err(error) => Err(lost(error)),
         }

@@ -14,10 +14,7 @@ use crate::arena::Arena;
 use crate::backer::{Backer, Job, JobId};
 use crate::state::State;
 use crate::state::alloc::Range;
-use crate::state::backing::Backing;
-
-/// Memory that may be behind free ranges beyond the capacity, in bytes.
-const SLACK: u64 = 32 << 20;
+use crate::state::backing::{Backing, Plan};
 
 /// As much memory as is asked for between two requests; more is asked for by another thread.
 const AT_ONCE: u64 = 1 << 20;
@@ -36,8 +33,6 @@ pub(super) enum Backed {
 pub(super) struct Memory {
     arena: Arc<Arena>,
     backing: Backing,
-    /// Most that is to be behind the arena.
-    limit: u64,
     capacity: u64,
     backer: Backer,
     next_job: u64,
@@ -47,8 +42,8 @@ pub(super) struct Memory {
 /// A job that another thread does.
 #[derive(Debug)]
 struct Running {
-    /// Free ranges that are out of use while their memory is given back.
-    withheld: Vec<Range>,
+    /// What counts as under way. The ranges whose memory is given back are out of use meanwhile.
+    plan: Plan,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -56,8 +51,7 @@ impl Memory {
     pub(super) fn new(arena: Arena, capacity: u64) -> Result<Self, StoreError> {
         let arena = Arc::new(arena);
         Ok(Self {
-            backing: Backing::new(arena.len(), arena.granule()),
-            limit: capacity.saturating_add(SLACK),
+            backing: Backing::new(arena.len(), arena.granule(), capacity),
             capacity,
             backer: Backer::new(Arc::clone(&arena))?,
             arena,
@@ -99,37 +93,26 @@ impl Memory {
 
     /// Has memory put behind all of the capacity, little by little.
     pub(super) fn prefault_in_background(&mut self) {
-        let populate = self.backing.missing(Range::new(0, self.capacity));
-        self.submit(Vec::new(), populate, true);
+        let plan = Plan {
+            discard: Vec::new(),
+            populate: self.backing.missing(Range::new(0, self.capacity)),
+        };
+        self.submit(plan, true);
     }
 
     /// Makes sure that there is memory behind ranges that were just allocated.
     pub(super) fn back(&mut self, ranges: &[Range], state: &mut State) -> Backed {
-        let missing: Vec<_> = ranges
-            .iter()
-            .flat_map(|range| self.backing.missing(*range))
-            .collect();
-        if missing.is_empty() {
-            return Backed::Now;
-        }
-        let wanted: u64 = missing.iter().map(|range| range.len).sum();
-        let surplus = self
-            .backing
-            .bytes()
-            .saturating_add(wanted)
-            .saturating_sub(self.limit);
-        let reclaimed = self.backing.reclaimable(state.free_ranges(), surplus);
-        let moved: u64 = reclaimed.iter().map(|range| range.len).sum();
-        if wanted + moved > AT_ONCE {
-            for range in &reclaimed {
+        let plan = self.backing.plan(ranges, state.free_ranges());
+        if plan.bytes() > AT_ONCE {
+            for range in &plan.discard {
                 state.withhold(*range);
             }
-            return Backed::After(self.submit(reclaimed, missing, false));
+            return Backed::After(self.submit(plan, false));
         }
-        for range in reclaimed {
+        for range in plan.discard {
             self.discard(range);
         }
-        for range in missing {
+        for range in plan.populate {
             if let Err(error) = self.populate(range, state) {
                 warn!(%error, bytes = range.len, "no memory");
                 return Backed::Never;
@@ -161,22 +144,21 @@ impl Memory {
         self.arena.populate(range)
     }
 
-    fn submit(&mut self, discard: Vec<Range>, populate: Vec<Range>, background: bool) -> JobId {
+    fn submit(&mut self, plan: Plan, background: bool) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
         let cancelled = Arc::new(AtomicBool::new(false));
-        let running = Running {
-            withheld: discard.clone(),
-            cancelled: Arc::clone(&cancelled),
-        };
-        self.jobs.insert(id, running);
         self.backer.submit(Job {
             id,
-            discard,
-            populate,
+            discard: plan.discard.clone(),
+            populate: plan.populate.clone(),
             background,
-            cancelled,
+            cancelled: Arc::clone(&cancelled),
         });
+        // What is prepared ahead of time is in nobody's way, and counts once it is there.
+        let plan = if background { Plan::default() } else { plan };
+        self.backing.begin(&plan);
+        self.jobs.insert(id, Running { plan, cancelled });
         id
     }
 
@@ -198,7 +180,8 @@ impl Memory {
                 self.backing.add(range);
             }
             if let Some(job) = self.jobs.remove(&done.id) {
-                for range in job.withheld {
+                self.backing.end(&job.plan);
+                for range in job.plan.discard {
                     state.readmit(range);
                 }
             }

@@ -39,8 +39,10 @@ use memory::Memory;
 use requests::{Closed, Task};
 use subscriber::Subscriber;
 
-/// Requests of one client that are handled before others have their turn.
+/// Requests of one client that are handled before others have their turn, in one read and in how
+/// many.
 const TURN: usize = 1024;
+const ROUNDS: usize = 16;
 
 /// What requests may have beside an object's content: ids, names, offsets.
 const REQUEST_OVERHEAD: u64 = 64 << 20;
@@ -384,17 +386,29 @@ impl Server {
             self.blocked.insert(client);
             return Ok(());
         }
-        if over || events.contains(EpollFlags::EPOLLIN) {
-            connection.receive()?;
-        }
-        // Whatever happens next may need the connection; what came is ours meanwhile.
-        let mut inbox = std::mem::take(&mut connection.inbox);
-        let handled = self.handle_turn(client, &mut inbox);
-        if let Some(connection) = self.connections.get_mut(&client) {
+        let mut readable = over || events.contains(EpollFlags::EPOLLIN);
+        // Who has just asked is likely to ask again before anybody else does.
+        for _ in 0..ROUNDS {
+            let Some(connection) = self.connections.get_mut(&client) else {
+                return Ok(());
+            };
+            if readable && !connection.receive()? {
+                break;
+            }
+            // Whatever happens next may need the connection; what came is ours meanwhile.
+            let mut inbox = std::mem::take(&mut connection.inbox);
+            let handled = self.handle_turn(client, &mut inbox);
+            let Some(connection) = self.connections.get_mut(&client) else {
+                return Ok(());
+            };
             connection.inbox = inbox;
             connection.more = handled?;
-            self.unsent.insert(client);
+            if connection.more || connection.flush()? == Progress::Blocked {
+                break;
+            }
+            readable = true;
         }
+        self.unsent.insert(client);
         Ok(())
     }
 
@@ -525,6 +539,10 @@ impl Server {
             }
             for restore in std::mem::take(&mut fx.restores) {
                 self.restore(restore, &mut fx);
+                // Its place is free by now, and the next to come back may have it given back.
+                for carry in std::mem::take(&mut fx.carries) {
+                    self.carry(carry, &mut fx);
+                }
             }
         }
         // Kept for its buffers; it is empty.

@@ -367,12 +367,12 @@ impl Server {
             Some(content) if backed => self.memory.write(range.offset, content).is_ok(),
             _ => false,
         };
+        let now = self.now();
         if written {
-            let now = self.now();
             self.state.restored(&id, now, fx);
         } else {
             let lost = content.is_none();
-            self.state.restore_failed(&id, lost, fx);
+            self.state.restore_failed(&id, lost, now, fx);
         }
     }
 

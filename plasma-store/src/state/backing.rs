@@ -8,11 +8,39 @@ use std::collections::BTreeMap;
 
 use super::alloc::Range;
 
+/// Memory that may be behind free ranges beyond the capacity, in bytes.
+const SLACK: u64 = 32 << 20;
+
+/// What is to be done before ranges can be handed out, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Free ranges whose memory is to be given back.
+    pub(crate) discard: Vec<Range>,
+    /// Ranges that are to have memory.
+    pub(crate) populate: Vec<Range>,
+}
+
+impl Plan {
+    /// Bytes of memory that come or go.
+    pub(crate) fn bytes(&self) -> u64 {
+        total(&self.discard) + total(&self.populate)
+    }
+}
+
+fn total(ranges: &[Range]) -> u64 {
+    ranges.iter().map(|range| range.len).sum()
+}
+
 /// An account of the backed part of an arena, in whole granules.
 #[derive(Debug)]
 pub(crate) struct Backing {
     arena_len: u64,
     granule: u64,
+    /// Most that is to be behind the arena.
+    limit: u64,
+    /// Bytes that begun plans are to put behind the arena, and to take from there.
+    coming: u64,
+    going: u64,
     /// INVARIANT: start to end of every backed range; whole granules (the last may be cut by the
     /// arena's end), none empty, none touching another.
     backed: BTreeMap<u64, u64>,
@@ -20,10 +48,14 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    pub(crate) fn new(arena_len: u64, granule: u64) -> Self {
+    /// An account of an arena with nothing behind it, for a store of this capacity.
+    pub(crate) fn new(arena_len: u64, granule: u64, capacity: u64) -> Self {
         Self {
             arena_len,
             granule,
+            limit: capacity.saturating_add(SLACK),
+            coming: 0,
+            going: 0,
             backed: BTreeMap::new(),
             backed_bytes: 0,
         }
@@ -32,6 +64,46 @@ impl Backing {
     /// Bytes that have memory behind them.
     pub(crate) fn bytes(&self) -> u64 {
         self.backed_bytes
+    }
+
+    /// What it takes to hand out ranges that were just allocated, and to stay within the limit as
+    /// far as the memory behind `free` ranges allows.
+    pub(crate) fn plan(&self, ranges: &[Range], free: impl Iterator<Item = Range>) -> Plan {
+        let mut populate: Vec<_> = ranges
+            .iter()
+            .flat_map(|range| self.missing(*range))
+            .collect();
+        if populate.is_empty() {
+            return Plan::default();
+        }
+        // Small neighbours share granules.
+        populate.sort_unstable();
+        populate.dedup_by(|next, range| {
+            let touches = next.offset <= range.end();
+            if touches {
+                range.len = range.end().max(next.end()) - range.offset;
+            }
+            touches
+        });
+        let backed = self.bytes() + self.coming - self.going;
+        let surplus = (backed + total(&populate)).saturating_sub(self.limit);
+        Plan {
+            discard: self.reclaimable(free, surplus),
+            populate,
+        }
+    }
+
+    /// Counts a plan as carried out while that takes its time. Its `discard` must not be among the
+    /// free ranges meanwhile.
+    pub(crate) fn begin(&mut self, plan: &Plan) {
+        self.coming += total(&plan.populate);
+        self.going += total(&plan.discard);
+    }
+
+    /// A plan that was begun is over: what became of it is added and removed on its own.
+    pub(crate) fn end(&mut self, plan: &Plan) {
+        self.coming -= total(&plan.populate);
+        self.going -= total(&plan.discard);
     }
 
     /// The granules that `range` touches.
@@ -162,7 +234,7 @@ mod tests {
 
     #[test]
     fn memory_is_asked_for_once() {
-        let mut backing = Backing::new(1000, 100);
+        let mut backing = Backing::new(1000, 100, 1000);
         let range = Range::new(150, 200);
         assert_eq!(backing.missing(range), [Range::new(100, 300)]);
         backing.add(Range::new(100, 300));
@@ -175,7 +247,7 @@ mod tests {
 
     #[test]
     fn only_whole_granules_are_given_back() {
-        let mut backing = Backing::new(1050, 100);
+        let mut backing = Backing::new(1050, 100, 1000);
         backing.add(Range::new(0, 1050));
         let reclaimable = |free, wanted| backing.reclaimable([free].into_iter(), wanted);
         assert_eq!(
@@ -193,13 +265,52 @@ mod tests {
         );
     }
 
+    #[test]
+    fn neighbours_share_granules() {
+        let backing = Backing::new(1000, 100, 1000);
+        let ranges = [250, 10, 20, 90, 500, 210].map(|offset| Range::new(offset, 30));
+        let plan = backing.plan(&ranges, [].into_iter());
+        assert_eq!(plan.populate, [Range::new(0, 300), Range::new(500, 100)]);
+        assert_eq!(plan.bytes(), 400);
+    }
+
+    #[test]
+    fn plans_that_are_under_way_count() {
+        const MIB: u64 = 1 << 20;
+        let mut backing = Backing::new(1024 * MIB, MIB, 100 * MIB);
+        let limit = 100 * MIB + SLACK;
+        // All the capacity is backed, and free.
+        backing.add(Range::new(0, 100 * MIB));
+        let mut free = [Range::new(0, 100 * MIB)];
+        let mut begun = Vec::new();
+        for n in 1..=4 {
+            let range = Range::new(n * 200 * MIB, 25 * MIB);
+            let plan = backing.plan(&[range], free.iter().copied());
+            backing.begin(&plan);
+            // What is being given back is not free meanwhile.
+            for range in &plan.discard {
+                let end = free[0].end();
+                assert_eq!(range.end(), end, "it is taken from the end");
+                free[0].len -= range.len;
+            }
+            begun.push(plan);
+        }
+        for plan in &begun {
+            plan.discard.iter().for_each(|range| backing.remove(*range));
+            plan.populate.iter().for_each(|range| backing.add(*range));
+            backing.end(plan);
+        }
+        assert_eq!(backing.bytes(), limit);
+        assert_eq!((backing.coming, backing.going), (0, 0));
+    }
+
     proptest! {
         #[test]
         fn it_agrees_with_a_bitmap(
             steps in prop::collection::vec((any::<bool>(), 0..1030_u64, 1..300_u64), 1..100)
         ) {
             let (arena, granule) = (1030, 10);
-            let mut backing = Backing::new(arena, granule);
+            let mut backing = Backing::new(arena, granule, arena);
             let mut bits = vec![false; arena as usize];
             for (add, offset, len) in steps {
                 let range = Range::new(offset, len.min(arena - offset));

@@ -218,6 +218,11 @@ impl Lru {
         Ok(evict)
     }
 
+    /// Bytes of objects in the global order, all of which may be evicted.
+    pub(crate) fn evictable_bytes(&self) -> u64 {
+        self.global.used
+    }
+
     /// The oldest objects that nobody holds, with their bytes; no longer in the order.
     pub(crate) fn take_oldest(
         &mut self,
@@ -371,7 +376,7 @@ mod tests {
             (0.000_123_456_7, "0.000123457"),
             (0.000_01, "1e-05"),
             (99.999_999_9, "100"),
-            (123_456_7., "1.23457e+06"),
+            (1_234_567., "1.23457e+06"),
             (-3.25, "-3.25"),
         ] {
             assert_eq!(as_cpp_prints(number), text);

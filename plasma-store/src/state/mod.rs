@@ -8,11 +8,14 @@ pub(crate) mod alloc;
 pub(crate) mod backing;
 mod lru;
 mod table;
+#[cfg(test)]
+mod tests;
 mod wait;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use foldhash::HashSet;
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{
     Digest, ErrorCode, MMAP_GAP, Notification, ObjectInfo, ObjectSpec, Outcome, Reply, SegmentRef,
@@ -129,8 +132,9 @@ pub(crate) struct State {
     clients: HashMap<ClientId, Client>,
     waits: Waits,
     seals: u64,
-    /// Objects in the external store that a waiting get is for and that found no room.
-    starved: BTreeSet<ObjectId>,
+    /// Objects in the external store that a waiting get is for and that found no room, the
+    /// smallest first: where that one does not fit, none does.
+    starved: BTreeSet<(u64, ObjectId)>,
     /// Releases and aborts of what the client does not hold.
     ignored_requests: u64,
 }
@@ -194,7 +198,8 @@ impl State {
             .data_size
             .checked_add(new.metadata_size)
             .ok_or(ErrorCode::OutOfMemory)?;
-        let range = self.make_room(Some(client), size, new.evict_if_full, fx)?;
+        let range = self.make_room(Some(client), size, new.evict_if_full, fx);
+        let range = range.inspect_err(|_| self.feed_starved(now, fx))?;
         let slot = self.table.insert(Object {
             id: new.id,
             stage: Stage::Creating,
@@ -218,6 +223,8 @@ impl State {
         };
         self.lru.created(&mut self.table.objects, slot, client);
         self.add_ref(client, slot);
+        // More may have been evicted from the client's quota than the object takes.
+        self.feed_starved(now, fx);
         Ok((self.table.at(slot).spec(), range))
     }
 
@@ -253,8 +260,8 @@ impl State {
         let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
         let info = self.seal_slot(slot, digest, now);
         fx.announce(Notification::Sealed(info));
-        self.serve_waits(slot, fx);
-        if self.table.at(slot).release_at_seal {
+        let served = self.serve_waits(slot, fx);
+        if self.table.at(slot).release_at_seal && !served.contains(&client) {
             self.release_slot(client, slot, now, fx);
         }
         Ok(())
@@ -282,8 +289,10 @@ impl State {
             _ => Some(Announcement::Batch(notifications)),
         });
         for (slot, _) in slots {
-            self.serve_waits(slot, fx);
-            self.release_slot(client, slot, now, fx);
+            let served = self.serve_waits(slot, fx);
+            if !served.contains(&client) {
+                self.release_slot(client, slot, now, fx);
+            }
         }
     }
 
@@ -334,7 +343,7 @@ impl State {
                     if self.start_restore(slot, now, fx) {
                         restoring.insert(*id);
                     } else if timeout != Some(Duration::ZERO) {
-                        self.starved.insert(*id);
+                        self.starved.insert((self.table.at(slot).size(), *id));
                     }
                     missing.insert(*id);
                 }
@@ -383,15 +392,18 @@ impl State {
         }
     }
 
-    /// Gives a sealed object to everyone who waits for it.
-    fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) {
+    /// Gives a sealed object to everyone who waits for it; who that was. What its creator gets
+    /// that way it holds until it lets go of it again.
+    fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) -> Vec<ClientId> {
         let id = self.table.at(slot).id;
-        for (wait, client) in self.waits.for_object(&id) {
-            self.add_ref(client, slot);
-            if let Some(wait) = self.waits.satisfy(wait, &id) {
+        let waits = self.waits.for_object(&id);
+        for (wait, client) in &waits {
+            self.add_ref(*client, slot);
+            if let Some(wait) = self.waits.satisfy(*wait, &id) {
                 self.answer(wait, fx);
             }
         }
+        waits.into_iter().map(|(_, client)| client).collect()
     }
 
     fn answer(&self, wait: Wait, fx: &mut Effects) {
@@ -491,8 +503,8 @@ impl State {
                 self.feed_starved(now, fx);
             }
             Stage::Spilled => {
-                self.table.remove(slot);
-                self.starved.remove(id);
+                let object = self.table.remove(slot);
+                self.starved.remove(&(object.size(), *id));
                 fx.carries.push(Carry::Away(*id));
                 fx.announce(Notification::Deleted(*id));
             }
@@ -574,10 +586,12 @@ impl State {
                 self.allocated_bytes += size;
                 return Ok(range);
             }
-            if !may_evict {
+            // What goes to the external store keeps its place in the table.
+            let evicting_helps = slot_free || !self.limits.external;
+            if !may_evict || !evicting_helps {
                 return Err(ErrorCode::OutOfMemory);
             }
-            let missing = used.saturating_add(size).saturating_sub(capacity);
+            let missing = self.missing_bytes(size);
             let wanted = missing.max(capacity / 5).max(1);
             let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
             let evicted = slots.len();
@@ -588,6 +602,12 @@ impl State {
                 return Err(ErrorCode::OutOfMemory);
             }
         }
+    }
+
+    /// Bytes by which `size` more would go beyond the capacity.
+    fn missing_bytes(&self, size: u64) -> u64 {
+        let wanted = self.allocated_bytes.saturating_add(size);
+        wanted.saturating_sub(self.limits.capacity)
     }
 
     /// Evicts objects that are in no order any more, or in a private one, and that nobody holds.
@@ -617,9 +637,12 @@ impl State {
     // -----------------------------------------------------------------------------------------
     // The external store
 
-    /// Makes room for an object to come back to; whether there is any.
+    /// Makes room for an object to come back to; whether there is any. Nothing is evicted in vain.
     fn start_restore(&mut self, slot: Slot, now: Now, fx: &mut Effects) -> bool {
         let size = self.table.at(slot).size();
+        if self.missing_bytes(size) > self.lru.evictable_bytes() {
+            return false;
+        }
         let Ok(range) = self.make_room(None, size, true, fx) else {
             return false;
         };
@@ -633,7 +656,7 @@ impl State {
             data_size: object.data_size,
             metadata_size: object.metadata_size,
         });
-        self.starved.remove(&self.table.at(slot).id);
+        self.starved.remove(&(size, object.id));
         true
     }
 
@@ -655,14 +678,14 @@ impl State {
         if object.delete_pending {
             self.drop_object(slot);
             fx.announce(Notification::Deleted(*id));
-            self.feed_starved(now, fx);
         } else {
             self.lru.restored(&mut self.table.objects, slot);
         }
+        self.feed_starved(now, fx);
     }
 
     /// An object's content did not come back: it is in the external store as before, or `lost`.
-    pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, fx: &mut Effects) {
+    pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, now: Now, fx: &mut Effects) {
         let Some(slot) = self.restoring(id) else {
             return;
         };
@@ -678,12 +701,15 @@ impl State {
             fx.announce(Notification::Deleted(*id));
         } else {
             // For whoever goes on waiting it is tried again once memory is freed.
-            self.starved.insert(*id);
+            self.starved.insert((size, *id));
         }
         for (wait, _) in self.waits.for_object(id) {
             if let Some(wait) = self.waits.disappoint(wait, id) {
                 self.answer(wait, fx);
             }
+        }
+        if gone {
+            self.feed_starved(now, fx);
         }
     }
 
@@ -692,8 +718,8 @@ impl State {
         if let Some((slot, object)) = self.table.get(id)
             && object.stage == Stage::Spilled
         {
-            self.table.remove(slot);
-            self.starved.remove(id);
+            let object = self.table.remove(slot);
+            self.starved.remove(&(object.size(), *id));
             fx.announce(Notification::Deleted(*id));
         }
     }
@@ -705,19 +731,16 @@ impl State {
 
     /// Memory was freed: brings back what found no room before.
     fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
-        while let Some(id) = self.starved.first().copied() {
-            let slot = self
-                .table
-                .get(&id)
-                .filter(|(_, object)| object.stage == Stage::Spilled);
-            let Some((slot, _)) = slot else {
-                self.starved.remove(&id);
-                continue;
-            };
-            if self.waits.for_object(&id).is_empty() {
-                self.starved.remove(&id);
-            } else if !self.start_restore(slot, now, fx) {
-                return;
+        while let Some((size, id)) = self.starved.first().copied() {
+            let spilled = |(_, object): &(Slot, &Object)| object.stage == Stage::Spilled;
+            let slot = self.table.get(&id).filter(spilled).map(|(slot, _)| slot);
+            match slot {
+                Some(slot) if self.waits.anyone_waits_for(&id) => {
+                    if !self.start_restore(slot, now, fx) {
+                        return;
+                    }
+                }
+                _ => _ = self.starved.remove(&(size, id)),
             }
         }
     }

@@ -75,6 +75,11 @@ impl Waits {
             .collect()
     }
 
+    pub(crate) fn anyone_waits_for(&self, object: &ObjectId) -> bool {
+        let all = (*object, WaitId(0))..=(*object, WaitId(u64::MAX));
+        self.by_object.range(all).next().is_some()
+    }
+
     /// One object that a wait is for has come; the wait, if that was the last.
     pub(crate) fn satisfy(&mut self, id: WaitId, object: &ObjectId) -> Option<Wait> {
         if !self.by_object.remove(&(*object, id)) {
