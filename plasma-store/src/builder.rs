@@ -1,7 +1,6 @@
 //! How a store is configured, started and stopped.
 
 use std::fmt;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -313,14 +312,5 @@ impl fmt::Debug for StoreHandle {
 impl AsRef<Path> for StoreHandle {
     fn as_ref(&self) -> &Path {
         &self.socket
-    }
-}
-
-impl Stop {
-    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        match self {
-            Self::Event(event) => event.as_fd(),
-            Self::Signals(signals) => signals.as_fd(),
-        }
     }
 }

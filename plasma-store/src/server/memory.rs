@@ -83,7 +83,7 @@ impl Memory {
     pub(super) fn prefault_now(&mut self) -> Result<(), StoreError> {
         for range in self.backing.missing(Range::new(0, self.capacity)) {
             self.arena
-                .populate(range)
+                .warm(range)
                 .map_err(|source| StoreError::Kernel {
                     action: "put memory behind the whole store",
                     source,

@@ -63,6 +63,16 @@ pub(crate) enum Stop {
     Signals(SignalFd),
 }
 
+impl Stop {
+    /// What becomes readable then.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Event(event) => event.as_fd(),
+            Self::Signals(signals) => signals.as_fd(),
+        }
+    }
+}
+
 /// How the loop is to serve.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
