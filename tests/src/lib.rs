@@ -221,6 +221,8 @@ pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
 
 /// Runs a test that may hang on a thread of its own, and fails it after `limit`.
 pub fn within<T: Send + 'static>(limit: Duration, test: impl FnOnce() -> T + Send + 'static) -> T {
+    // The limit is the test's alone: where nothing is built yet the compiler may take longer.
+    server_program();
     let (done, wait) = mpsc::channel();
     let thread = thread::spawn(move || {
         let result = test();
