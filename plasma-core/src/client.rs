@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Located};
-use crate::protocol::message::{ErrorCode, NewObject, ObjectInfo, Outcome, Reply, Request};
+use crate::protocol::message::{
+    ErrorCode, MAX_IDS, NewObject, ObjectInfo, Outcome, Reply, Request,
+};
 use crate::segment::{Access, Span};
 use crate::{DigestPolicy, Notifications, ObjectBuffer, ObjectId, PlasmaError};
 
@@ -347,11 +349,12 @@ impl PlasmaClient {
     ///
     /// # Errors
     /// The first object's error: [`PlasmaError::AlreadyExists`] or [`PlasmaError::OutOfMemory`];
-    /// [`PlasmaError::BatchTooLong`]; or the connection failed.
+    /// [`PlasmaError::BatchTooLong`], [`PlasmaError::TooManyObjects`]; or the connection failed.
     pub fn create_and_seal_batch(
         &self,
         objects: &[(ObjectId, &[u8], &[u8])],
     ) -> Result<(), PlasmaError> {
+        nameable(objects.len())?;
         let objects: Vec<_> = objects
             .iter()
             .map(|(id, data, meta)| self.new_object(*id, data, meta))
@@ -403,12 +406,13 @@ impl PlasmaClient {
     /// time. An id may occur more than once.
     ///
     /// # Errors
-    /// The connection failed.
+    /// [`PlasmaError::TooManyObjects`], or the connection failed.
     pub fn get_many(
         &self,
         object_ids: &[ObjectId],
         timeout_ms: i64,
     ) -> Result<Vec<Option<ObjectBuffer>>, PlasmaError> {
+        nameable(object_ids.len())?;
         let start = Instant::now();
         let mut buffers = self.buffers(object_ids, |ids| self.shared.connection.get(ids, 0))?;
         if timeout_ms == 0 || buffers.iter().all(Option::is_some) {
@@ -497,8 +501,9 @@ impl PlasmaClient {
     /// Deletes objects in one request; see [`delete`](Self::delete).
     ///
     /// # Errors
-    /// The connection failed.
+    /// [`PlasmaError::TooManyObjects`], or the connection failed.
     pub fn delete_many(&self, object_ids: &[ObjectId]) -> Result<(), PlasmaError> {
+        nameable(object_ids.len())?;
         let request = Request::Delete(object_ids.into());
         match self.shared.connection.call(&request)? {
             Reply::Delete(_) => Ok(()),
@@ -535,6 +540,7 @@ impl PlasmaClient {
     /// # Errors
     /// The connection failed.
     pub fn refresh(&self, object_ids: &[ObjectId]) -> Result<(), PlasmaError> {
+        nameable(object_ids.len())?;
         let request = Request::RefreshLru(object_ids.into());
         match self.shared.connection.call(&request)? {
             Reply::RefreshLru => Ok(()),
@@ -593,6 +599,17 @@ impl PlasmaClient {
     pub(crate) fn connect_again(&self) -> Result<Arc<Connection>, PlasmaError> {
         self.shared.open()
     }
+}
+
+/// Whether one request can name so many objects.
+fn nameable(count: usize) -> Result<(), PlasmaError> {
+    if count > MAX_IDS {
+        return Err(PlasmaError::TooManyObjects {
+            count,
+            max_count: MAX_IDS,
+        });
+    }
+    Ok(())
 }
 
 fn object_size(object: &NewObject<'_>) -> u64 {

@@ -42,6 +42,8 @@ pub(crate) type Located = (Arc<Segment>, ObjectSpec);
 #[derive(Debug)]
 pub(crate) struct Connection {
     link: Arc<Link>,
+    /// The process that made it.
+    process: u32,
     /// Locked before the sending side where both are held.
     receiving: Mutex<Receiving>,
 }
@@ -145,6 +147,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection {
     pub(crate) fn new(socket: UnixStream) -> Self {
         Self {
+            process: std::process::id(),
             link: Arc::new(Link {
                 socket,
                 broken: AtomicBool::new(false),
@@ -481,6 +484,10 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // The socket is the parent's too, and it goes on using it.
+            return;
+        }
         self.link.sending().flusher = Flusher::Ending;
         self.link.wake.notify_one();
         // The store is to learn of it now, not when the flusher has ended.

@@ -67,6 +67,14 @@ pub enum PlasmaError {
         /// The most that one request takes, in bytes.
         max_len: u64,
     },
+    /// More objects than one request can name.
+    #[error("{count} objects are too many for one request, which takes {max_count}: send several")]
+    TooManyObjects {
+        /// How many the request was to name.
+        count: usize,
+        /// The most that one request takes.
+        max_count: usize,
+    },
     /// The store refused the memory quota.
     #[error(
         "the store refused a quota of {quota_bytes} bytes: this client has one already, or less \

@@ -79,6 +79,11 @@ impl Inbox {
         self.descriptors.len()
     }
 
+    /// Takes the descriptors that are here, whatever they were sent for.
+    pub fn take_descriptors(&mut self) -> impl Iterator<Item = OwnedFd> + use<> {
+        std::mem::take(&mut self.descriptors).into_iter()
+    }
+
     /// Reads once, without waiting.
     ///
     /// # Errors
@@ -369,7 +374,7 @@ pub fn wait_ready(
     events: PollFlags,
     timeout: Option<Duration>,
 ) -> io::Result<bool> {
-    let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+    let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
     loop {
         let timeout = match deadline {
             None => PollTimeout::NONE,

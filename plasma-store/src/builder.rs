@@ -23,6 +23,9 @@ use crate::state::Limits;
 const LEAST_MAX_OBJECTS: u64 = 4 << 20;
 const BYTES_AN_OBJECT: u64 = 64;
 
+/// The most objects there can be: more would not fit into one answer to a list.
+const MOST_MAX_OBJECTS: usize = 16 << 20;
+
 /// The store's own descriptors, and those of one message while they are looked at.
 const DESCRIPTORS_BESIDE_CLIENTS: u64 = 512;
 
@@ -147,8 +150,8 @@ impl StoreBuilder {
         self
     }
 
-    /// Objects at a time, whatever their size. Unless told, 4 million and one for every 64 bytes
-    /// of capacity.
+    /// Objects at a time, whatever their size, up to 16 million. Unless told, 4 million and one for
+    /// every 64 bytes of capacity.
     pub fn max_objects(mut self, objects: usize) -> Self {
         self.max_objects = Some(objects);
         self
@@ -196,6 +199,7 @@ impl StoreBuilder {
             socket,
             stop,
             thread: Some(thread),
+            process: std::process::id(),
         })
     }
 
@@ -240,12 +244,11 @@ impl StoreBuilder {
         };
         let arena = Arena::create(self.capacity, &place)?;
         let likely = LEAST_MAX_OBJECTS.saturating_add(self.capacity / BYTES_AN_OBJECT);
+        let likely = usize::try_from(likely).unwrap_or(usize::MAX);
         let limits = Limits {
             capacity: self.capacity,
             arena_len: arena.len(),
-            max_objects: self
-                .max_objects
-                .unwrap_or(usize::try_from(likely).unwrap_or(usize::MAX)),
+            max_objects: self.max_objects.unwrap_or(likely).min(MOST_MAX_OBJECTS),
             external: external.is_some(),
         };
         let options = Options {
@@ -267,6 +270,8 @@ pub struct StoreHandle {
     socket: PathBuf,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<Result<(), StoreError>>>,
+    /// The process whose thread it is: a forked child has the handle, but not the store.
+    process: u32,
 }
 
 impl StoreHandle {
@@ -288,6 +293,9 @@ impl StoreHandle {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
+        if self.process != std::process::id() {
+            return Ok(());
+        }
         // It only fails where the counter is full, and then the store has been told already.
         let _ = self.stop.write(1);
         thread.join().unwrap_or(Err(StoreError::Panicked))

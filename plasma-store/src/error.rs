@@ -78,6 +78,17 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
+    /// Another process keeps the socket's folder locked.
+    #[error(
+        "another process has locked {} for too long: end it, or choose a socket in another folder",
+        folder.display()
+    )]
+    FolderLocked {
+        /// The folder of the socket.
+        folder: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The socket cannot be made.
     #[error("cannot listen at {}: {source}", path.display())]
     Socket {

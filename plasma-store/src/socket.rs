@@ -2,17 +2,19 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket,
 };
-use nix::unistd::{Group, chown};
+use nix::unistd::{Group, chown, geteuid};
 use tempfile::TempDir;
 
 use crate::StoreError;
@@ -23,6 +25,10 @@ const MAX_PATH_LEN: usize = 107;
 /// Names of the directories that sockets nobody named go into.
 const DIRECTORY_PREFIX: &str = "plasma-store-";
 const SOCKET_NAME: &str = "plasma.sock";
+
+/// How long another store may take to start in the same folder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A listening socket; its name goes with it.
 #[derive(Debug)]
@@ -80,16 +86,9 @@ impl Listener {
             path: path.clone(),
             source,
         };
-        // Of two stores that start at once, one looks at the other's work only when it is done.
         let _lock = match &private {
             Some(_) => None,
-            None => {
-                let folder = path
-                    .parent()
-                    .filter(|folder| !folder.as_os_str().is_empty());
-                let folder = folder.unwrap_or(Path::new("."));
-                Some(lock_directory(folder, FlockArg::LockExclusive).map_err(cannot)?)
-            }
+            None => lock_folder_of(&path)?,
         };
         clear_the_way(&path)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -126,6 +125,14 @@ impl Listener {
                 Err(cannot(source))
             }
         }
+    }
+
+    /// The next connection that waits, if one does.
+    pub(crate) fn accept(&self) -> nix::Result<OwnedFd> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let raw = accept4(self.socket.as_raw_fd(), flags)?;
+        // SAFETY: the kernel has just made this descriptor for us; nothing else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -177,22 +184,53 @@ fn lock_directory(directory: &Path, how: FlockArg) -> io::Result<Flock<File>> {
     Flock::lock(File::open(directory)?, how).map_err(|(_, error)| error.into())
 }
 
-/// Removes the private directories of stores that were killed: nobody holds their lock.
+/// Locks the folder of a socket, so that of two stores that start at once one looks at the other's
+/// work only when it is done. A folder that cannot be locked is used as it is.
+fn lock_folder_of(path: &Path) -> Result<Option<Flock<File>>, StoreError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let start = Instant::now();
+    loop {
+        match lock_directory(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(None),
+            Err(_) if start.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_INTERVAL),
+            Err(source) => {
+                return Err(StoreError::FolderLocked {
+                    folder: folder.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+/// Removes the private directories of stores that were killed: nobody holds their lock, and nobody
+/// listens.
 fn remove_stale_directories() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
         return;
     };
     for entry in entries.flatten() {
-        let ours = entry
-            .file_name()
-            .as_bytes()
-            .starts_with(DIRECTORY_PREFIX.as_bytes());
+        let named = entry.file_name();
+        let ours = named.as_bytes().starts_with(DIRECTORY_PREFIX.as_bytes())
+            && fs::symlink_metadata(entry.path())
+                .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
         let socket = entry.path().join(SOCKET_NAME);
         // Without a socket it may be one that is just being made.
-        let stale = ours
-            && fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket())
-            && lock_directory(&entry.path(), FlockArg::LockExclusiveNonblock).is_ok();
-        if stale {
+        if !ours || !fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket())
+        {
+            continue;
+        }
+        // Held until all is removed, so that nobody begins to listen meanwhile.
+        let Ok(_lock) = lock_directory(&entry.path(), FlockArg::LockExclusiveNonblock) else {
+            continue;
+        };
+        let nobody_listens = UnixStream::connect(&socket)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if nobody_listens {
             let _ = fs::remove_file(&socket);
             let _ = fs::remove_dir(entry.path());
         }

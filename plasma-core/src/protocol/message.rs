@@ -13,6 +13,10 @@ use super::frame::{HEADER_LEN, Header, MessageType};
 use super::r#gen::wire;
 use crate::ObjectId;
 
+/// The most objects that one request may name. Past it, the answer would be more than is good for a
+/// store that serves others too.
+pub const MAX_IDS: usize = 1 << 20;
+
 /// Eight bytes that stand for an object's content; all zero where nobody computed them.
 pub type Digest = [u8; 8];
 
@@ -707,11 +711,16 @@ fn root<'a, T>(kind: MessageType, body: &'a [u8]) -> Result<T::Inner, MalformedM
 where
     T: flatbuffers::Follow<'a> + flatbuffers::Verifiable + 'a,
 {
-    // The limits keep verification linear in the body, however its offsets overlap.
+    // The limits keep what is verified, and what is made of it, linear in the body, however its
+    // offsets overlap. Honest lists of tables share what tells their fields, and nothing else.
+    let shared = match kind {
+        MessageType::ListReply | MessageType::Notification | MessageType::GetReply => 4,
+        _ => 1,
+    };
     let options = VerifierOptions {
         max_depth: 8,
         max_tables: body.len() / 4 + 16,
-        max_apparent_size: body.len().saturating_mul(4).saturating_add(4096),
+        max_apparent_size: body.len().saturating_mul(shared).saturating_add(4096),
         ignore_missing_null_terminator: true,
     };
     flatbuffers::root_with_opts::<T>(&options, body)
@@ -752,6 +761,9 @@ impl Fields {
         let Some(list) = field else {
             return Ok(Vec::new());
         };
+        if list.len() > MAX_IDS {
+            return Err(self.bad("more objects than one message may name"));
+        }
         list.iter().map(|id| self.id_from(id.bytes())).collect()
     }
 
@@ -847,6 +859,9 @@ impl<'a> Request<'a> {
                 let data = m.data().unwrap_or_default();
                 let metadata = m.metadata().unwrap_or_default();
                 let digests = m.digest().unwrap_or_default();
+                if ids.len() > MAX_IDS {
+                    return Err(fields.bad("more objects than one message may name"));
+                }
                 if [data.len(), metadata.len(), digests.len()] != [ids.len(); 3] {
                     return Err(fields.bad("lists of different lengths"));
                 }

@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) job: Option<JobId>,
     /// Requests may be here that were not handled.
     pub(super) more: bool,
+    /// Bytes that are here of a request that has not come whole.
+    pub(super) unfinished: usize,
     /// Since when the client has read nothing of what waits for it.
     blocked_since: Option<Instant>,
     pub(super) interest: EpollFlags,
@@ -52,6 +54,7 @@ impl Connection {
             awaits_stream: false,
             job: None,
             more: false,
+            unfinished: 0,
             blocked_since: None,
             interest: EpollFlags::EPOLLIN,
         }

@@ -19,6 +19,9 @@ use crate::state::backing::{Backing, Plan};
 /// As much memory as is asked for between two requests; more is asked for by another thread.
 const AT_ONCE: u64 = 1 << 20;
 
+/// As much memory as is prepared ahead of time in one go; it is out of use meanwhile.
+const PREPARED_AT_ONCE: u64 = 16 << 20;
+
 /// Whether a range can be handed out.
 #[derive(Debug)]
 pub(super) enum Backed {
@@ -37,13 +40,19 @@ pub(super) struct Memory {
     backer: Backer,
     next_job: u64,
     jobs: HashMap<JobId, Running>,
+    /// How far memory has been prepared ahead of time, while that goes on.
+    prepared: Option<u64>,
 }
 
 /// A job that another thread does.
 #[derive(Debug)]
 struct Running {
-    /// What counts as under way. The ranges whose memory is given back are out of use meanwhile.
+    /// What counts as under way.
     plan: Plan,
+    /// Free ranges that are out of use meanwhile.
+    withheld: Vec<Range>,
+    /// It prepares memory ahead of time.
+    background: bool,
     /// Where there is no memory, another attempt is made after giving back what lies idle.
     may_retry: bool,
     cancelled: Arc<AtomicBool>,
@@ -59,6 +68,7 @@ impl Memory {
             arena,
             next_job: 0,
             jobs: HashMap::new(),
+            prepared: None,
         })
     }
 
@@ -94,24 +104,41 @@ impl Memory {
     }
 
     /// Has memory put behind all of the capacity, little by little.
-    pub(super) fn prefault_in_background(&mut self) {
-        let plan = Plan {
-            discard: Vec::new(),
-            populate: self.backing.missing(Range::new(0, self.capacity)),
-        };
-        let id = self.next_job();
-        self.start(id, plan, true, false);
+    pub(super) fn prefault_in_background(&mut self, state: &mut State) {
+        self.prepared = Some(0);
+        self.prepare_more(state);
+    }
+
+    /// Has the next part of what is free prepared. It is out of use until that is done, so that
+    /// nobody is given, and nothing gives back, what is on its way.
+    fn prepare_more(&mut self, state: &mut State) {
+        while let Some(start) = self.prepared.filter(|start| *start < self.capacity) {
+            let part = Range::new(start, PREPARED_AT_ONCE.min(self.capacity - start));
+            self.prepared = Some(part.end());
+            let free = state.free_within(part);
+            let populate = self.backing.worth_preparing(&free, self.capacity);
+            if populate.is_empty() {
+                continue;
+            }
+            let plan = Plan {
+                discard: Vec::new(),
+                populate,
+            };
+            let withheld = plan.populate.clone();
+            let id = self.next_job();
+            self.start(id, plan, withheld, true, false, state);
+            return;
+        }
+        self.prepared = None;
     }
 
     /// Makes sure that there is memory behind ranges that were just allocated.
     pub(super) fn back(&mut self, ranges: &[Range], state: &mut State) -> Backed {
         let plan = self.backing.plan(ranges, state.free_ranges());
         if plan.bytes() > AT_ONCE {
-            for range in &plan.discard {
-                state.withhold(*range);
-            }
+            let withheld = plan.discard.clone();
             let id = self.next_job();
-            self.start(id, plan, false, true);
+            self.start(id, plan, withheld, false, true, state);
             return Backed::After(id);
         }
         for range in plan.discard {
@@ -155,7 +182,18 @@ impl Memory {
         id
     }
 
-    fn start(&mut self, id: JobId, plan: Plan, background: bool, may_retry: bool) {
+    fn start(
+        &mut self,
+        id: JobId,
+        plan: Plan,
+        withheld: Vec<Range>,
+        background: bool,
+        may_retry: bool,
+        state: &mut State,
+    ) {
+        for range in &withheld {
+            state.withhold(*range);
+        }
         let cancelled = Arc::new(AtomicBool::new(false));
         self.backer.submit(Job {
             id,
@@ -164,11 +202,11 @@ impl Memory {
             background,
             cancelled: Arc::clone(&cancelled),
         });
-        // What is prepared ahead of time is in nobody's way, and counts once it is there.
-        let plan = if background { Plan::default() } else { plan };
         self.backing.begin(&plan);
         let running = Running {
             plan,
+            withheld,
+            background,
             may_retry,
             cancelled,
         };
@@ -186,10 +224,9 @@ impl Memory {
         if discard.is_empty() || job.cancelled.load(Ordering::Relaxed) {
             return false;
         }
-        for range in &discard {
-            state.withhold(*range);
-        }
-        self.start(id, Plan { discard, populate }, false, false);
+        let withheld = discard.clone();
+        let plan = Plan { discard, populate };
+        self.start(id, plan, withheld, false, false, state);
         true
     }
 
@@ -212,8 +249,17 @@ impl Memory {
             }
             if let Some(job) = self.jobs.remove(&done.id) {
                 self.backing.end(&job.plan);
-                for range in &job.plan.discard {
+                for range in &job.withheld {
                     state.readmit(*range);
+                }
+                if job.background {
+                    if done.result.is_ok() {
+                        self.prepare_more(state);
+                    } else {
+                        warn!("there is no memory to prepare ahead of time");
+                        self.prepared = None;
+                    }
+                    continue;
                 }
                 if done.result.is_err() && job.may_retry && self.retry(done.id, &job, state) {
                     continue;

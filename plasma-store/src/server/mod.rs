@@ -5,6 +5,7 @@
 //! to the point where it is no longer listened to; and after a while it is cut off. Whatever is
 //! malformed costs the one who sent it the connection, and nobody else anything.
 
+mod closer;
 mod connection;
 mod memory;
 mod requests;
@@ -21,7 +22,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use plasma_core::protocol::message::{Encoder, Reply};
 use plasma_core::spin::Spin;
 use plasma_core::transport::Inbox;
@@ -34,6 +35,7 @@ use crate::builder::Prefault;
 use crate::external::ExternalStore;
 use crate::socket::Listener;
 use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
+use closer::Closer;
 use connection::{Connection, Progress};
 use memory::Memory;
 use requests::{Closed, Task};
@@ -48,7 +50,10 @@ const ROUNDS: usize = 16;
 const ACCEPTS_A_TURN: usize = 64;
 
 /// What requests may have beside an object's content: ids, names, offsets.
-const REQUEST_OVERHEAD: u64 = 64 << 20;
+const REQUEST_OVERHEAD: u64 = 128 << 20;
+
+/// A request that is no longer than this may always come in parts, in bytes.
+const SMALL_REQUEST: usize = 1 << 20;
 
 /// How often those are looked for who have stopped reading.
 const STALL_CHECK: Duration = Duration::from_secs(1);
@@ -146,6 +151,9 @@ pub(crate) struct Server {
     /// Connections and subscribers with something to write, or whose state has changed.
     unsent: BTreeSet<ClientId>,
     unheard: BTreeSet<ClientId>,
+    /// Bytes of requests that have not come whole, of all clients.
+    unfinished: usize,
+    closer: Closer,
     /// Connections whose clients have to read before more is written.
     blocked: BTreeSet<ClientId>,
     stalls_checked: Instant,
@@ -165,10 +173,11 @@ impl Server {
         stop: Stop,
         bind: impl FnOnce() -> Result<Listener, StoreError>,
     ) -> Result<Self, StoreError> {
+        let mut state = State::new(options.limits);
         let mut memory = Memory::new(arena, options.limits.capacity)?;
         match options.prefault {
             Prefault::Off => {}
-            Prefault::Background => memory.prefault_in_background(),
+            Prefault::Background => memory.prefault_in_background(&mut state),
             Prefault::Full => memory.prefault_now()?,
         }
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(broken)?;
@@ -182,7 +191,7 @@ impl Server {
             epoll.add(descriptor, event).map_err(broken)?;
         }
         Ok(Self {
-            state: State::new(options.limits),
+            state,
             options,
             memory,
             external,
@@ -197,6 +206,8 @@ impl Server {
             ready: VecDeque::new(),
             unsent: BTreeSet::new(),
             unheard: BTreeSet::new(),
+            unfinished: 0,
+            closer: Closer::default(),
             blocked: BTreeSet::new(),
             stalls_checked: Instant::now(),
             tasks: HashMap::new(),
@@ -335,13 +346,9 @@ impl Server {
     // Connections
 
     fn accept(&mut self) {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         for _ in 0..ACCEPTS_A_TURN {
-            use std::os::fd::{AsRawFd, FromRawFd};
-            let accepted = accept4(self.listener.socket.as_raw_fd(), flags);
-            let socket = match accepted {
-                // SAFETY: the kernel has just made this descriptor for us; nothing else knows it.
-                Ok(raw) => unsafe { OwnedFd::from_raw_fd(raw) },
+            let socket = match self.listener.accept() {
+                Ok(socket) => socket,
                 Err(Errno::EAGAIN) => return,
                 Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
                 Err(error) => {
@@ -396,9 +403,12 @@ impl Server {
             return if over { Err(Closed::ByPeer) } else { Ok(()) };
         }
         if connection.flush()? == Progress::Blocked {
+            // What is here already has to be looked at again once it is not.
+            connection.more = true;
             self.blocked.insert(client);
             return Ok(());
         }
+        let most_unfinished = self.max_unfinished();
         let mut readable = over || events.contains(EpollFlags::EPOLLIN);
         // Who has just asked is likely to ask again before anybody else does.
         for _ in 0..ROUNDS {
@@ -416,6 +426,17 @@ impl Server {
             };
             connection.inbox = inbox;
             connection.more = handled?;
+            // Only what is left of a request that has not come whole.
+            let held = if connection.more {
+                0
+            } else {
+                connection.inbox.len()
+            };
+            self.unfinished = self.unfinished - connection.unfinished + held;
+            connection.unfinished = held;
+            if held > SMALL_REQUEST && self.unfinished > most_unfinished {
+                return Err(Closed::TooMuchUnfinished);
+            }
             if connection.more || connection.flush()? == Progress::Blocked {
                 break;
             }
@@ -451,11 +472,21 @@ impl Server {
         usize::try_from(content + REQUEST_OVERHEAD).unwrap_or(usize::MAX)
     }
 
+    /// Most that all clients together may have sent of requests that have not come whole, in bytes:
+    /// two of the longest.
+    fn max_unfinished(&self) -> usize {
+        self.max_request_len().saturating_mul(2)
+    }
+
     /// Ends a connection: what its client held is taken back.
     fn close(&mut self, client: ClientId, reason: &Closed) {
-        let Some(connection) = self.connections.remove(&client) else {
+        let Some(mut connection) = self.connections.remove(&client) else {
             return;
         };
+        self.unfinished -= connection.unfinished;
+        for descriptor in connection.inbox.take_descriptors() {
+            self.closer.close(descriptor);
+        }
         match reason {
             Closed::ByPeer => debug!(client = client.0, "disconnected"),
             reason => warn!(

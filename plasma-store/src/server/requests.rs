@@ -31,6 +31,8 @@ pub(super) enum Closed {
     UnaskedDescriptor,
     #[error("it has {0}")]
     Waits(#[from] TooManyWaits),
+    #[error("clients together have sent too much of requests that they do not finish")]
+    TooMuchUnfinished,
     #[error("it does not read what it is sent")]
     Stalled,
     #[error("{0}")]

@@ -1,9 +1,10 @@
 //! Clients that are told of every seal and every deletion.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::socket::{UnixAddr, getsockname};
 use plasma_core::protocol::message::Notification;
 use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
@@ -11,31 +12,35 @@ use tracing::{debug, warn};
 use super::{Server, Token};
 use crate::state::ClientId;
 
-/// Bytes that a subscriber may leave unread before it is dropped.
+/// Bytes that a subscriber may leave unread before it is dropped, beside what it is told at first.
 const MAX_UNREAD: usize = 256 << 20;
 
 #[derive(Debug)]
 pub(super) struct Subscriber {
     stream: OwnedFd,
     outbox: Outbox,
+    /// Bytes that may wait.
+    allowance: usize,
+    /// It has left more unread than that, and was not told everything.
+    overrun: bool,
     interest: EpollFlags,
 }
 
 impl Subscriber {
     pub(super) fn push(&mut self, length: &[u8], body: &[u8]) {
-        // Past the limit it is dropped at the next write, so what comes now need not be kept.
-        if self.outbox.len() <= MAX_UNREAD {
+        // What comes now need not be kept: it is dropped at the next write.
+        self.overrun |= self.outbox.len() > self.allowance;
+        if !self.overrun {
             self.outbox.push_bytes(length, body);
         }
     }
 
     /// Writes what the stream takes; whether all is written.
     fn flush(&mut self) -> io::Result<bool> {
-        let done = self.outbox.flush(self.stream.as_fd())?;
-        if self.outbox.len() > MAX_UNREAD {
+        if self.overrun {
             return Err(io::Error::other("it does not read"));
         }
-        Ok(done)
+        self.outbox.flush(self.stream.as_fd())
     }
 
     fn stream(&self) -> BorrowedFd<'_> {
@@ -48,16 +53,26 @@ impl Server {
     /// of the first.
     pub(super) fn subscribe(&mut self, client: ClientId, stream: OwnedFd) {
         self.drop_subscriber(client);
-        let mut subscriber = Subscriber {
-            stream,
-            outbox: Outbox::new(),
-            interest: EpollFlags::empty(),
-        };
+        if !is_unix_socket(&stream) {
+            warn!(
+                client = client.0,
+                "what it subscribed with is no Unix socket"
+            );
+            return self.closer.close(stream);
+        }
+        let mut outbox = Outbox::new();
         for info in self.state.sealed_objects() {
             let sealed = [Notification::Sealed(info)];
             let (length, body) = self.encoder.notification(&sealed);
-            subscriber.push(&length, body);
+            outbox.push_bytes(&length, body);
         }
+        let subscriber = Subscriber {
+            stream,
+            allowance: outbox.len() + MAX_UNREAD,
+            outbox,
+            overrun: false,
+            interest: EpollFlags::empty(),
+        };
         let token = Token::Subscriber(client).number();
         let event = EpollEvent::new(subscriber.interest, token);
         if let Err(error) = self.epoll.add(subscriber.stream(), event) {
@@ -107,4 +122,10 @@ impl Server {
             let _ = self.epoll.delete(subscriber.stream());
         }
     }
+}
+
+/// Unix sockets are the only descriptors that can be written to, and closed, without waiting for
+/// anybody.
+fn is_unix_socket(descriptor: &OwnedFd) -> bool {
+    getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_ok()
 }

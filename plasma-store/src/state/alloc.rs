@@ -113,6 +113,20 @@ impl Allocator {
         largest_first.map(|(len, offset)| Range::new(*offset, *len))
     }
 
+    /// The free parts of a range, by place.
+    pub(crate) fn free_within(&self, range: Range) -> Vec<Range> {
+        let before = self.by_offset.range(..=range.offset).next_back();
+        let first = before.map_or(range.offset, |(offset, _)| *offset);
+        let touching = self.by_offset.range(first..range.end().max(first));
+        touching
+            .filter_map(|(offset, len)| {
+                let start = range.offset.max(*offset);
+                let end = range.end().min(offset + len);
+                (start < end).then(|| Range::new(start, end - start))
+            })
+            .collect()
+    }
+
     fn insert(&mut self, range: Range) {
         self.by_offset.insert(range.offset, range.len);
         self.by_len.insert((range.len, range.offset));
@@ -196,6 +210,12 @@ mod tests {
                     prop_assert_eq!(range.is_some(), largest >= size.next_multiple_of(64));
                     taken.extend(range);
                 }
+                let window = Range::new(size, size);
+                let within: u64 = allocator.free_within(window).iter().map(|range| range.len).sum();
+                let overlap = |range: &Range| {
+                    range.end().min(window.end()).saturating_sub(range.offset.max(window.offset))
+                };
+                prop_assert_eq!(within, allocator.free_ranges().map(|range| overlap(&range)).sum::<u64>());
                 let mut all: Vec<_> = allocator.free_ranges().chain(taken.iter().copied()).collect();
                 all.sort_unstable();
                 let mut end = 0;

@@ -157,6 +157,25 @@ impl Backing {
         missing
     }
 
+    /// What has no memory yet of the granules that lie wholly in `free` ranges, as far as the
+    /// capacity is not behind the arena already.
+    pub(crate) fn worth_preparing(&self, free: &[Range], capacity: u64) -> Vec<Range> {
+        let mut left = capacity.saturating_sub(self.bytes() + self.coming - self.going);
+        let mut found = Vec::new();
+        for range in free {
+            let (start, end) = self.inward(*range);
+            for missing in self.missing(Range::new(start, end - start)) {
+                let len = missing.len.min(left.next_multiple_of(self.granule));
+                if len == 0 {
+                    return found;
+                }
+                left = left.saturating_sub(len);
+                found.push(Range::new(missing.offset, len));
+            }
+        }
+        found
+    }
+
     /// Of free ranges, enough that have memory to give back `wanted` bytes; fewer where there is
     /// no more.
     pub(crate) fn reclaimable(&self, free: impl Iterator<Item = Range>, wanted: u64) -> Vec<Range> {

@@ -818,7 +818,12 @@ impl State {
         self.allocator.free_ranges()
     }
 
-    /// Takes a free range out of use while its memory is given back.
+    /// The free parts of a range.
+    pub(crate) fn free_within(&self, range: Range) -> Vec<Range> {
+        self.allocator.free_within(range)
+    }
+
+    /// Takes a free range out of use while memory is put behind it or given back.
     pub(crate) fn withhold(&mut self, range: Range) {
         self.allocator.reserve(range);
     }

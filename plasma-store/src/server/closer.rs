@@ -1,0 +1,29 @@
+//! Closes descriptors that came from clients.
+//!
+//! Closing can wait: a TCP socket for its peer to take what is left, a file of a user's own file
+//! system for that user. The store does not, whatever it was sent.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+/// A thread that closes descriptors, started when it is first needed.
+#[derive(Debug, Default)]
+pub(super) struct Closer {
+    queue: Option<Sender<OwnedFd>>,
+}
+
+impl Closer {
+    pub(super) fn close(&mut self, descriptor: OwnedFd) {
+        let queue = self.queue.get_or_insert_with(|| {
+            let (queue, descriptors) = mpsc::channel::<OwnedFd>();
+            let builder = thread::Builder::new().name("plasma-closer".into());
+            // If there is no thread to be had, the descriptor comes back and is closed here.
+            let _ = builder.spawn(move || descriptors.into_iter().for_each(drop));
+            queue
+        });
+        if queue.send(descriptor).is_err() {
+            self.queue = None;
+        }
+    }
+}
