@@ -3,7 +3,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufReader, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use plasma_core::protocol::frame::HEADER_LEN;
-use plasma_core::protocol::message::{ErrorCode, NewObject, Reply, Request};
+use plasma_core::protocol::message::{ErrorCode, MAX_IDS, NewObject, Reply, Request};
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -388,6 +389,120 @@ fn a_large_message_leaves_no_memory_behind() {
         );
         assert!(grown < 48 * MIB, "{grown} bytes");
         drop(attackers);
+    });
+}
+
+#[test]
+fn requests_that_name_too_much_are_refused() {
+    under_attack(&[], |store| {
+        let ids = vec![ObjectId::rand(); MAX_IDS + 1];
+        for request in [
+            Request::Get {
+                ids: ids.as_slice().into(),
+                timeout_ms: 0,
+            },
+            Request::Delete(ids.as_slice().into()),
+            Request::RefreshLru(ids.as_slice().into()),
+        ] {
+            say_and_hang_up(store, &message(&request));
+        }
+        // The same few bytes named again and again: an offset each, and nothing behind it.
+        let count = 400_000;
+        let get = [ObjectId::rand()];
+        let one = message(&Request::Get {
+            ids: get.as_slice().into(),
+            timeout_ms: 0,
+        });
+        let shared = shared_string_get(&one, count);
+        say_and_hang_up(store, &shared);
+        assert!(store.private_bytes() < 64 * MIB);
+        // As many as may be named are answered.
+        let client = store.client();
+        let found = client.get_many(&ids[..MAX_IDS], 0).unwrap();
+        assert!(found.iter().all(Option::is_none));
+        let error = client.get_many(&ids, 0).unwrap_err();
+        assert!(matches!(error, PlasmaError::TooManyObjects { .. }));
+    });
+}
+
+/// A get of one id, changed so that its list has `count` places for the same string.
+fn shared_string_get(one: &[u8], count: usize) -> Vec<u8> {
+    let body = &one[HEADER_LEN..];
+    let word =
+        |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("a number")) as usize;
+    // Root table, its vtable's first field (the list), the list, and the string it names.
+    let table = word(0);
+    let vtable = (table as i64 - i64::from(word(table) as u32 as i32)) as usize;
+    let field =
+        u16::from_le_bytes(body[vtable + 4..vtable + 6].try_into().expect("a number")) as usize;
+    let list = table + field + word(table + field);
+    let string = list + 4 + word(list + 4);
+    let mut longer = body.to_vec();
+    while !longer.len().is_multiple_of(4) {
+        longer.push(0);
+    }
+    let copy = longer.len();
+    longer.extend_from_slice(&body[string..string + 4 + ObjectId::LEN]);
+    let list = longer.len();
+    longer.extend_from_slice(&(count as u32).to_le_bytes());
+    // Places count forwards only, so the string comes once more, behind the list.
+    for at in 0..count {
+        let place = list + 4 + 4 * at;
+        let target = list + 4 + 4 * count;
+        longer.extend_from_slice(&((target - place) as u32).to_le_bytes());
+    }
+    let string = longer[copy..copy + 4 + ObjectId::LEN].to_vec();
+    longer.extend_from_slice(&string);
+    longer.extend_from_slice(&[0; 4]);
+    let offset = (list - (table + field)) as u32;
+    longer[table + field..table + field + 4].copy_from_slice(&offset.to_le_bytes());
+    let mut message = one[..16].to_vec();
+    message.extend_from_slice(&(longer.len() as i64).to_le_bytes());
+    message.extend_from_slice(&longer);
+    message
+}
+
+#[test]
+fn unfinished_requests_of_many_clients_are_bounded_together() {
+    under_attack(&[], |store| {
+        let part = vec![0; 60 << 20];
+        let attackers: Vec<_> = (0..10)
+            .map(|_| {
+                let client = connect(store);
+                // The store may have cut it off before it had said all.
+                let _ = client.send_bytes(&header(0, 3, 100 << 20));
+                let _ = client.send_bytes(&part);
+                client
+            })
+            .collect();
+        let_the_store_catch_up(store);
+        let private = store.private_bytes();
+        assert!(private < 500 * MIB, "{private} bytes for 600 MiB");
+        drop(attackers);
+    });
+}
+
+#[test]
+fn closing_what_a_client_sent_keeps_nobody_waiting() {
+    under_attack(&[], |store| {
+        // A connection that takes its time to close: there is more to send than anyone takes.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _peer = listener.accept().unwrap();
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 5,
+        };
+        setsockopt(&stream, sockopt::Linger, &linger).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while (&stream).write(&[0; 65536]).is_ok() {}
+        let client = connect(store);
+        client.subscribe(stream.as_fd());
+        drop(stream);
+        drop(client);
+        let start = Instant::now();
+        let_the_store_catch_up(store);
+        assert!(start.elapsed() < Duration::from_secs(3), "the store waited");
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tests::{StoreProcess, within};
+use tests::{StoreProcess, eventually, within};
 
 const MB: u64 = 1_000_000;
 
@@ -288,4 +288,56 @@ fn a_small_object_costs_four_hundred_bytes_at_most() {
 #[ignore = "takes long where the store is not optimised"]
 fn a_million_small_objects_cost_four_hundred_bytes_each_at_most() {
     assert!(overhead(1_000_000) <= 400.);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Memory prepared ahead of time
+
+#[test]
+fn what_is_prepared_in_the_background_is_there_when_it_is_handed_out() {
+    within(Duration::from_secs(60), || {
+        const CAPACITY: u64 = 512 * MB;
+        let store = StoreProcess::start(CAPACITY, &["--prefault", "background"]);
+        let client = store.client();
+        let mut live = Vec::new();
+        let size = 6 * MB as usize;
+        // Work goes on while memory is prepared: objects come, go and are replaced by others that
+        // do not fit into the places of the first.
+        for round in 0..8 {
+            let size = size + round * 100_000;
+            while (live.len() as u64 + 1) * (size as u64) < CAPACITY / 10 * 9 {
+                let id = ObjectId::rand();
+                drop(client.create(id, size, b"").expect("there is room"));
+                client
+                    .create_and_seal(id, &vec![1; size], b"")
+                    .expect("there is room");
+                live.push(id);
+            }
+            let gone = live.split_off(live.len() / 2);
+            client.delete_many(&gone).expect("the store answers");
+        }
+        client.delete_many(&live).expect("the store answers");
+        let mut objects: Vec<_> = (0..80)
+            .map(|_| {
+                client
+                    .create(ObjectId::rand(), size, b"")
+                    .expect("there is room")
+            })
+            .collect();
+        // Nothing else asks for memory from here on but what is still being prepared.
+        let mut before = store.arena_bytes();
+        eventually("memory is prepared", || {
+            let now = store.arena_bytes();
+            std::mem::replace(&mut before, now) == now && now >= 80 * size as u64
+        });
+        for object in &mut objects {
+            object.data_mut().fill(7);
+        }
+        assert_eq!(
+            store.arena_bytes(),
+            before,
+            "what was handed out had no memory"
+        );
+        assert!(before <= CAPACITY + SLACK, "{before} bytes");
+    });
 }

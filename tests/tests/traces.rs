@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use plasma_core::{ObjectId, PlasmaClient};
 use plasma_store::{Store, StoreError};
 use tempfile::TempDir;
-use tests::{eventually, role, server_program, wait_for_line, within};
+use tests::{StoreProcess, eventually, role, server_program, wait_for_line, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -330,6 +331,42 @@ fn the_private_folder_of_a_killed_process_is_removed_by_the_next() {
         assert!(!folder(&next_socket).exists());
         end(alive, Signal::SIGKILL);
         assert_eq!(world.left().len(), 2);
+    });
+}
+
+#[test]
+fn a_live_store_keeps_a_folder_that_looks_private() {
+    const THIS: &str = "a_live_store_keeps_a_folder_that_looks_private";
+    if role().is_some() {
+        let store = Store::builder().capacity(1_000_000).spawn().unwrap();
+        println!("{} is my socket", store.socket().display());
+        return;
+    }
+    within(LIMIT, || {
+        let world = World::new();
+        let folder = world.path("tmp").join("plasma-store-mine");
+        fs::create_dir(&folder).unwrap();
+        let socket = folder.join("plasma.sock");
+        let _store = StoreProcess::start_at(server_program(), &socket, 1_000_000, &[]);
+        let mut embedding = world.role(THIS, "embedding");
+        wait_for_line(&mut embedding, " is my socket");
+        assert!(embedding.wait().unwrap().success());
+        client(&socket).list().unwrap();
+    });
+}
+
+#[test]
+fn a_folder_that_somebody_keeps_locked_is_an_error() {
+    within(LIMIT, || {
+        let world = World::new();
+        let folder = fs::File::open(world.socket().parent().unwrap()).unwrap();
+        let _lock = Flock::lock(folder, FlockArg::LockExclusive).unwrap();
+        let error = Store::builder()
+            .capacity(1_000_000)
+            .socket(world.socket())
+            .spawn()
+            .unwrap_err();
+        assert!(error.to_string().contains("locked"), "{error}");
     });
 }
 
