@@ -45,6 +45,8 @@ const BATCH_OBJECT_OVERHEAD: usize = 128;
 #[derive(Clone)]
 pub struct PlasmaClient {
     shared: Arc<Shared>,
+    /// Whether what it creates may evict other objects.
+    evict_if_full: bool,
 }
 
 /// What clones of a client and its buffers share.
@@ -146,6 +148,7 @@ impl ClientBuilder {
                 capacity,
                 waiters: Mutex::default(),
             }),
+            evict_if_full: true,
         };
         if self.name.is_some() || self.quota_bytes > 0 {
             client.set_options(self.name.as_deref().unwrap_or_default(), self.quota_bytes)?;
@@ -278,6 +281,24 @@ impl PlasmaClient {
         ClientBuilder::default()
     }
 
+    /// The same client over the same connection, but what it creates evicts nothing: where the
+    /// store is full, creating is [`PlasmaError::OutOfMemory`].
+    ///
+    /// ```no_run
+    /// # use plasma_core::{ObjectId, PlasmaClient};
+    /// # let client = PlasmaClient::new("/tmp/plasma", 0)?;
+    /// // Worth keeping only where there is room for it.
+    /// let kept = client.without_eviction().create_and_seal(ObjectId::rand(), b"a hint", b"");
+    /// # Ok::<(), plasma_core::PlasmaError>(())
+    /// ```
+    #[doc(alias = "evict_if_full")]
+    pub fn without_eviction(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            evict_if_full: false,
+        }
+    }
+
     /// Creates an object of `data_size` bytes with the metadata `meta`, to be written in place and
     /// sealed. The store evicts what nobody holds where it must to make room.
     ///
@@ -291,7 +312,7 @@ impl PlasmaClient {
     ) -> Result<ObjectBuffer, PlasmaError> {
         let Shared { connection, .. } = &*self.shared;
         let (data_size, meta_size) = (data_size as u64, meta.len() as u64);
-        let located = connection.create(oid, data_size, meta_size)?;
+        let located = connection.create(oid, data_size, meta_size, self.evict_if_full)?;
         let (segment, spec) = located.map_err(|code| {
             let requested_bytes = data_size.saturating_add(meta_size);
             self.shared.refusal(code, requested_bytes)
@@ -328,7 +349,7 @@ impl PlasmaClient {
         let object = self.new_object(oid, data, meta);
         let request = Request::CreateAndSeal {
             object,
-            evict_if_full: true,
+            evict_if_full: self.evict_if_full,
         };
         match self.shared.connection.call(&request)? {
             Reply::CreateAndSeal(outcome) => self.shared.accepted(outcome, object_size(&object)),
@@ -374,7 +395,7 @@ impl PlasmaClient {
         }
         let request = Request::CreateAndSealBatch {
             objects: objects.into(),
-            evict_if_full: true,
+            evict_if_full: self.evict_if_full,
         };
         match self.shared.connection.call(&request)? {
             Reply::CreateAndSealBatch(outcome) => self.shared.accepted(outcome, requested_bytes),

@@ -107,8 +107,8 @@ impl Drops {
 /// The store counts one reference for each client and object; this counts the buffers behind it.
 #[derive(Debug, Default)]
 struct Hold {
-    /// Buffers, and gets under way that may become buffers.
-    buffers: u32,
+    /// Buffers, and gets under way that may become buffers. No program lives to see it overflow.
+    buffers: u64,
     /// The store has counted this client.
     in_store: bool,
 }
@@ -254,11 +254,12 @@ impl Connection {
         id: ObjectId,
         data_size: u64,
         metadata_size: u64,
+        evict_if_full: bool,
     ) -> Result<Result<Located, ErrorCode>, PlasmaError> {
         let mut receiving = lock(&self.receiving);
         let request = Request::Create {
             id,
-            evict_if_full: true,
+            evict_if_full,
             data_size,
             metadata_size,
             device_num: 0,
@@ -286,6 +287,14 @@ impl Connection {
         Ok(Ok((located, spec)))
     }
 
+    /// Counts one more buffer of an object that has one.
+    pub(crate) fn retain(&self, id: ObjectId) {
+        match self.link.sending().holds.get_mut(&id) {
+            Some(hold) => hold.buffers += 1,
+            None => debug_assert!(false, "{id} has no buffer that could be shared"),
+        }
+    }
+
     /// Takes one buffer of an object away, and tells the store with the last one. Does not wait.
     pub(crate) fn release(&self, id: ObjectId) {
         let mut sending = self.link.sending();
@@ -304,6 +313,12 @@ impl Connection {
             sending.questions += 1;
             self.link.send_drop(&mut sending);
         }
+    }
+
+    /// Forgets an object of which it is not known whether it was sealed. The store takes back what
+    /// there is when the connection ends.
+    pub(crate) fn disown(&self, id: ObjectId) {
+        self.link.sending().holds.remove(&id);
     }
 
     /// Aborts an object that was never sealed.
@@ -521,9 +536,10 @@ impl Link {
 
     fn give_up(&self, reason: PlasmaError) -> PlasmaError {
         self.broken.store(true, Ordering::Release);
-        // The store learns of it at once, and so does a thread that waits here; if the socket is
-        // gone already, so do they.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        // A thread that waits here learns of it; if the socket is gone already, it knows. The store
+        // is not to: it would take back what buffers still read, which is theirs until the last of
+        // them is dropped.
+        let _ = self.socket.shutdown(Shutdown::Read);
         reason
     }
 

@@ -19,6 +19,7 @@ use sha1::{Digest, Sha1};
 /// ```
 #[doc(alias = "ObjectID")]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct ObjectId([u8; ObjectId::LEN]);
 
 impl ObjectId {
@@ -76,6 +77,12 @@ impl fmt::Debug for ObjectId {
 impl From<[u8; ObjectId::LEN]> for ObjectId {
     fn from(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
+    }
+}
+
+impl From<&Self> for ObjectId {
+    fn from(id: &Self) -> Self {
+        *id
     }
 }
 

@@ -38,6 +38,8 @@ pub struct ObjectBuffer {
 enum State {
     Writing,
     Sealed,
+    /// It was to be sealed, and whether it was is not known. This is a copy that nobody else sees.
+    Disowned,
     /// Aborted: nothing is left to give back.
     Aborted,
 }
@@ -93,7 +95,7 @@ impl ObjectBuffer {
 
     /// Whether the object can still be written.
     pub fn is_mutable(&self) -> bool {
-        self.state == State::Writing
+        matches!(self.state, State::Writing | State::Disowned)
     }
 
     /// The digest of the object's content as Arrow's clients compute it, computed now.
@@ -102,15 +104,43 @@ impl ObjectBuffer {
         digest::digest(self.data(), self.meta())
     }
 
+    /// Another handle on the same object, without a request to the store: it is released when the
+    /// last handle is dropped.
+    ///
+    /// # Panics
+    /// If the object is not sealed: it has one writer.
+    pub fn share(&self) -> Self {
+        let span = self.span.share();
+        let span = span.expect("only a sealed object can be shared");
+        self.client.connection.retain(self.id);
+        Self::sealed(&self.client, self.id, span)
+    }
+
     /// Makes the object immutable, and visible to every client.
     ///
     /// # Errors
-    /// [`PlasmaError::AlreadySealed`] if it is sealed; otherwise the connection failed.
+    /// [`PlasmaError::AlreadySealed`] if it is sealed; otherwise the connection failed. Then the
+    /// store may have sealed it or not, so this buffer becomes a copy that nobody else sees: it can
+    /// be read and written, and not be sealed any more.
     pub fn seal(&mut self) -> Result<(), PlasmaError> {
-        if !self.is_mutable() {
-            return Err(PlasmaError::AlreadySealed);
+        match self.state {
+            State::Writing => {}
+            State::Disowned => return Err(PlasmaError::Disconnected),
+            State::Sealed | State::Aborted => return Err(PlasmaError::AlreadySealed),
         }
         let sealed = self.span.to_read_only()?;
+        if let Err(error) = self.ask_to_seal() {
+            // Whoever has it by now must not see it change.
+            self.span = self.span.to_private().unwrap_or(sealed);
+            self.state = State::Disowned;
+            return Err(error);
+        }
+        self.span = sealed;
+        self.state = State::Sealed;
+        Ok(())
+    }
+
+    fn ask_to_seal(&self) -> Result<(), PlasmaError> {
         let digest = self.client.digest.apply(self.data(), self.meta());
         let request = Request::Seal {
             id: self.id,
@@ -118,16 +148,13 @@ impl ObjectBuffer {
         };
         match self.client.connection.call(&request)? {
             Reply::Seal { id, result } if id == self.id => {
-                result.map_err(|code| self.client.refusal(code, self.size() as u64))?;
+                result.map_err(|code| self.client.refusal(code, self.size() as u64))
             }
             _ => {
                 let error = PlasmaError::protocol("another reply than this seal's");
-                return Err(self.client.connection.give_up(error));
+                Err(self.client.connection.give_up(error))
             }
         }
-        self.span = sealed;
-        self.state = State::Sealed;
-        Ok(())
     }
 
     /// Drops the object before it is sealed, as if it had never been created.
@@ -135,11 +162,15 @@ impl ObjectBuffer {
     /// # Errors
     /// [`PlasmaError::NotMutable`] if it is sealed; otherwise the connection failed.
     pub fn abort(mut self) -> Result<(), PlasmaError> {
-        if !self.is_mutable() {
-            return Err(PlasmaError::NotMutable);
+        match self.state {
+            State::Writing | State::Aborted => {
+                self.state = State::Aborted;
+                self.client.connection.abort(self.id)
+            }
+            // The store cannot be told.
+            State::Disowned => Err(PlasmaError::Disconnected),
+            State::Sealed => Err(PlasmaError::NotMutable),
         }
-        self.state = State::Aborted;
-        self.client.connection.abort(self.id)
     }
 }
 
@@ -148,6 +179,7 @@ impl Drop for ObjectBuffer {
         match self.state {
             State::Writing => self.client.connection.abandon(self.id),
             State::Sealed => self.client.connection.release(self.id),
+            State::Disowned => self.client.connection.disown(self.id),
             State::Aborted => {}
         }
     }

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
 use crate::PlasmaError;
 use crate::protocol::message::ObjectSpec;
@@ -90,10 +90,12 @@ impl Segment {
 #[derive(Debug)]
 pub(crate) struct Span {
     segment: Arc<Segment>,
-    /// INVARIANT: the first byte of `data_len + meta_len` bytes inside the mapping of `segment`
-    /// that `access` names. The mapping lives as long as the segment.
+    /// INVARIANT: the first byte of `data_len + meta_len` bytes inside `private`, or else inside the
+    /// mapping of `segment` that `access` names. The mapping lives as long as the segment.
     start: NonNull<u8>,
     access: Access,
+    /// Memory of this process, where the object is no longer in the store's.
+    private: Option<MmapMut>,
     offset: usize,
     data_len: usize,
     meta_len: usize,
@@ -150,9 +152,57 @@ impl Span {
             segment: Arc::clone(segment),
             start,
             access,
+            private: None,
             offset,
             data_len,
             meta_len,
+        })
+    }
+
+    /// The same bytes once more, unless they can be written.
+    pub(crate) fn share(&self) -> Option<Self> {
+        let Self {
+            segment,
+            start,
+            access: Access::Read,
+            private: None,
+            offset,
+            data_len,
+            meta_len,
+        } = self
+        else {
+            return None;
+        };
+        Some(Self {
+            segment: Arc::clone(segment),
+            start: *start,
+            access: Access::Read,
+            private: None,
+            offset: *offset,
+            data_len: *data_len,
+            meta_len: *meta_len,
+        })
+    }
+
+    /// A copy of the bytes in memory of this process, to be written by nobody else and read by
+    /// nobody else. Pages are aligned at least as objects are.
+    pub(crate) fn to_private(&self) -> Result<Self, PlasmaError> {
+        let len = self.len();
+        // There is no mapping of no bytes.
+        let copy = MmapMut::map_anon(len.max(1));
+        let mut copy = copy.map_err(|source| PlasmaError::Map { len, source })?;
+        copy[..self.data_len].copy_from_slice(self.data());
+        copy[self.data_len..len].copy_from_slice(self.meta());
+        let start = NonNull::new(copy.as_mut_ptr())
+            .ok_or_else(|| PlasmaError::protocol("memory at address 0"))?;
+        Ok(Self {
+            segment: Arc::clone(&self.segment),
+            start,
+            access: Access::Write,
+            private: Some(copy),
+            offset: self.offset,
+            data_len: self.data_len,
+            meta_len: self.meta_len,
         })
     }
 

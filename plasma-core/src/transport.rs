@@ -326,6 +326,26 @@ impl Outbox {
         Ok(true)
     }
 
+    /// Writes no more than `most` bytes of what waits, in one go; how many the kernel took, or `None`
+    /// if it takes nothing now. For what carries no descriptors.
+    ///
+    /// # Errors
+    /// What the kernel says; the connection is of no more use.
+    pub fn write_part(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<Option<usize>> {
+        let waiting = self.bytes.get(self.sent..).unwrap_or_default();
+        let part = waiting.get(..most).unwrap_or(waiting);
+        let taken = write(socket, &[IoSlice::new(part)], &[])?;
+        self.sent += taken.unwrap_or(0);
+        if self.is_empty() {
+            self.sent = 0;
+            self.bytes.clear();
+            self.bytes.shrink_to(USUAL_CAPACITY);
+        } else if taken.is_none() {
+            self.forget_sent();
+        }
+        Ok(taken)
+    }
+
     /// Gives back the room of what is sent, if that is most of what is kept: the peer may be one
     /// that never quite catches up.
     fn forget_sent(&mut self) {

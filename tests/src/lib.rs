@@ -24,25 +24,33 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The store's program, built when it is first asked for.
 pub fn server_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        // This test is target/PROFILE/deps/NAME; the program belongs two folders up.
-        let test = std::env::current_exe().expect("this program has a path");
-        let profile = test
-            .ancestors()
-            .nth(2)
-            .expect("tests lie in a target folder");
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.args(["build", "--quiet", "--package", "plasma-store", "--bins"]);
-        build
-            .arg("--target-dir")
-            .arg(profile.parent().expect("a target folder"));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        let status = build.status().expect("cargo runs");
-        assert!(status.success(), "the store's program does not build");
-        profile.join("plasma-store-server")
-    })
+    PROGRAM.get_or_init(|| build_program("plasma-store", "plasma-store-server"))
+}
+
+/// One of the example programs, built if it has to be.
+pub fn example_program(name: &str) -> Command {
+    Command::new(build_program("examples", name))
+}
+
+/// Builds a program of this workspace, in the profile that this test was built in.
+fn build_program(package: &str, program: &str) -> PathBuf {
+    // This test is target/PROFILE/deps/NAME; the program belongs two folders up.
+    let test = std::env::current_exe().expect("this program has a path");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in a target folder");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    build.args(["build", "--quiet", "--package", package, "--bin", program]);
+    build
+        .arg("--target-dir")
+        .arg(profile.parent().expect("a target folder"));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let status = build.status().expect("cargo runs");
+    assert!(status.success(), "{program} does not build");
+    profile.join(program)
 }
 
 /// A store in a process of its own, this project's or another. Killed on drop.

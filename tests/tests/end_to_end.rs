@@ -405,6 +405,44 @@ fn buffers_outlive_the_client_value() {
 }
 
 #[test]
+fn a_shared_buffer_is_released_with_its_last_handle() {
+    with_store(|mut store, client| {
+        let id = new_object(&client, b"abc");
+        let first = client.get(id, 0).unwrap().unwrap();
+        let before = account(&client);
+        let second = first.share();
+        let third = second.share();
+        assert_eq!(account(&client), before, "the store was not asked");
+        drop(first);
+        drop(third);
+        assert_eq!((second.data(), ref_count(&client, id)), (&b"abc"[..], 1));
+
+        // It stays a handle like any other, and needs no store.
+        let got = client.get(id, 0).unwrap().unwrap();
+        drop(second);
+        assert_eq!(ref_count(&client, id), 1);
+        drop(got);
+        eventually("it is released", || ref_count(&client, id) == 0);
+
+        let kept = client.get(id, 0).unwrap().unwrap();
+        store.signal(Signal::SIGKILL);
+        store.wait();
+        let shared = kept.share();
+        drop(kept);
+        assert_eq!(shared.data(), b"abc");
+    });
+}
+
+#[test]
+#[should_panic(expected = "only a sealed object can be shared")]
+fn an_object_has_one_writer() {
+    with_store(|_store, client| {
+        let object = client.create(ObjectId::rand(), 1, b"").unwrap();
+        drop(object.share());
+    });
+}
+
+#[test]
 fn clones_share_one_connection() {
     with_store(|store, client| {
         let connections = store.descriptors();

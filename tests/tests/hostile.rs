@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{ErrorCode, MAX_IDS, NewObject, Reply, Request};
+use plasma_core::transport::wait_ready;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -614,6 +616,117 @@ fn a_subscriber_that_lags_behind_costs_what_it_lags() {
             grown >> 10
         );
         assert!(grown < read / 2, "{grown} bytes kept of {read}");
+    });
+}
+
+/// Who is served no more may not know it yet, and read what it holds, or write it.
+#[test]
+fn what_one_who_is_cut_off_holds_stays_until_it_hangs_up() {
+    under_attack(&["--stall-timeout", "1"], |store| {
+        let client = store.client();
+        let ids = [(); 4].map(|()| ObjectId::rand());
+        client
+            .create_and_seal(ids[0], &[1; 1000], b"")
+            .expect("there is room");
+        client
+            .create_and_seal(ids[1], &[1; 1000], b"")
+            .expect("there is room");
+        let get = |id: ObjectId| Request::Get {
+            ids: vec![id].into(),
+            timeout_ms: 0,
+        };
+
+        // One breaks the protocol, the other does not read. Both hold an object and write another.
+        let mut rude = connect(store);
+        rude.call(&get(ids[0]));
+        drop(rude.descriptor());
+        rude.call(&create(ids[2], 1000));
+        rude.send_bytes(&[0xff; 64]).expect("it is read");
+        let mut lazy = connect(store);
+        lazy.call(&get(ids[1]));
+        drop(lazy.descriptor());
+        lazy.call(&create(ids[3], 1000));
+        assert!(!pester(&lazy, &message(&Request::List)), "it is given time");
+
+        let info = |id| {
+            client
+                .list()
+                .expect("the store answers")
+                .into_iter()
+                .find(move |info| info.id == id)
+        };
+        let refs = |id| info(id).map(|info| info.ref_count);
+        for client in [&rude, &lazy] {
+            let socket = client.socket().as_fd();
+            let at_end = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+            let end = wait_ready(socket, at_end, Some(PATIENCE));
+            assert!(end.expect("a socket"), "it is not cut off");
+        }
+        client.delete_many(&ids).expect("the store answers");
+        client.evict(u64::MAX).expect("the store answers");
+        assert_eq!(ids.map(refs), [Some(1); 4]);
+
+        drop((rude, lazy));
+        eventually("all is taken back", || ids.map(refs) == [None; 4]);
+    });
+}
+
+/// Arrow's clients read a notification's length and then, in one go, as much: where its end came
+/// later than its start, they would read past what they have.
+#[test]
+fn a_subscriber_that_lags_behind_finds_whole_notifications() {
+    under_attack(&[], |store| {
+        let attacker = connect(store);
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        attacker.subscribe(theirs.as_fd());
+        drop(theirs);
+        ours.set_nonblocking(true).expect("it can be set");
+        let client = store.client();
+        let mut read = Vec::new();
+        for _ in 0..200 {
+            // Far more than the socket holds, and at each step only some of it is read.
+            let ids: Vec<_> = (0..100).map(|_| ObjectId::rand()).collect();
+            for id in &ids {
+                client
+                    .create_and_seal(*id, b"", b"")
+                    .expect("there is room");
+            }
+            client.delete_many(&ids).expect("the store answers");
+            let mut some = [0; 4096];
+            match (&ours).read(&mut some) {
+                Ok(count) => read.extend_from_slice(&some[..count]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        // Whenever nothing more is there, what was there was whole.
+        let mut stops = 0;
+        let mut notifications = 0;
+        loop {
+            let mut some = [0; 64 << 10];
+            match (&ours).read(&mut some) {
+                Ok(0) => panic!("the stream ended after {notifications} notifications"),
+                Ok(count) => read.extend_from_slice(&some[..count]),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    let mut unread = &read[..];
+                    while let Some((length, rest)) = unread.split_first_chunk() {
+                        let length = usize::try_from(u64::from_le_bytes(*length)).expect("short");
+                        let whole = rest.get(length..);
+                        unread = whole.unwrap_or_else(|| panic!("{} of {length}", rest.len()));
+                        notifications += 1;
+                    }
+                    assert!(unread.is_empty(), "{} bytes of a length", unread.len());
+                    read.clear();
+                    stops += 1;
+                    if notifications >= 200 * 200 {
+                        break;
+                    }
+                    let more = wait_ready(ours.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+                    assert!(more.expect("it can be waited for"), "{notifications} came");
+                }
+            }
+        }
+        println!("{notifications} notifications, {stops} times nothing more was there");
     });
 }
 

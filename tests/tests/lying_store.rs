@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -173,6 +176,76 @@ fn create(client: &PlasmaClient) -> Result<ObjectBuffer, PlasmaError> {
 
 fn header(version: i64, kind: i64, len: i64) -> Vec<u8> {
     [version, kind, len].map(i64::to_le_bytes).concat()
+}
+
+/// The store takes back what a client held when its connection ends: not before the last buffer is
+/// gone, whatever has become of the connection meanwhile.
+#[test]
+fn a_connection_of_no_more_use_lasts_as_long_as_what_it_holds() {
+    within(LIMIT, || {
+        let (gave_up, has_given_up) = mpsc::channel();
+        let (looked, has_looked) = mpsc::channel();
+        let lie = move |liar: &mut Liar| {
+            liar.reply(&get_reply(SPEC, SEGMENT));
+            liar.give(&segment(SEGMENT_LEN));
+            assert!(liar.hear());
+            liar.say(&[0xff; 64]);
+            has_given_up.recv().expect("the client goes on");
+            let hung_up = wait_ready(
+                liar.socket.as_fd(),
+                PollFlags::empty(),
+                Some(Duration::ZERO),
+            );
+            assert!(!hung_up.expect("a socket"), "it let go of what it holds");
+            looked.send(()).expect("the client goes on");
+        };
+        lied_to(lie, |client| {
+            let held = get(client).unwrap().unwrap();
+            assert!(is_broken(&client.contains(&ID)));
+            gave_up.send(()).unwrap();
+            has_looked.recv().unwrap();
+            assert_eq!(held.data(), [0; 100]);
+        });
+    });
+}
+
+/// Whether an object is sealed is not known where the store does not say. Others may have it.
+#[test]
+fn what_may_have_been_sealed_is_written_by_nobody() {
+    within(LIMIT, || {
+        let memory = segment(SEGMENT_LEN);
+        let theirs = memory.try_clone().unwrap();
+        let lie = move |liar: &mut Liar| {
+            liar.reply(&create_reply(SPEC, SEGMENT));
+            liar.give(&theirs);
+            assert!(liar.hear(), "it asks to seal the object");
+            liar.socket.shutdown(Shutdown::Both).unwrap();
+        };
+        lied_to(lie, |client| {
+            let mut object = create(client).unwrap();
+            object.data_mut().fill(1);
+            let sealed = object.seal();
+            assert!(
+                matches!(sealed, Err(PlasmaError::Disconnected)),
+                "{sealed:?}"
+            );
+
+            // It is as it was, and writing goes on, but nobody else sees that.
+            assert_eq!(
+                (object.data(), object.meta()),
+                (&[1; 100][..], &[1; 10][..])
+            );
+            object.data_mut().fill(2);
+            assert_eq!(object.data(), [2; 100]);
+            let mut bytes = [0; 100];
+            memory.read_exact_at(&mut bytes, SPEC.data_offset).unwrap();
+            assert_eq!(bytes, [1; 100]);
+
+            let again = object.seal();
+            assert!(matches!(again, Err(PlasmaError::Disconnected)), "{again:?}");
+            assert!(object.is_mutable());
+        });
+    });
 }
 
 #[test]

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use examples::finish;
-use plasma_core::{ObjectId, PlasmaClient};
+use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::Store;
+use plasma_typed::TypedClient;
 
 /// What the store that `--embedded` starts can hold, in bytes.
 const CAPACITY: u64 = 4_000_000_000;
@@ -118,31 +119,31 @@ struct Bench {
     time: Duration,
 }
 
-type Outcome = Result<(), plasma_core::PlasmaError>;
+type Outcome = Result<(), Box<dyn Error>>;
 
 impl Bench {
     /// Repeats `operation` (timed) and `after` (not timed) until time is up or it was done `most`
     /// times, and prints what was measured.
-    fn case<T>(
+    fn case<T, E: Into<Box<dyn Error>>>(
         &self,
         name: &str,
         bytes: usize,
         most: usize,
-        mut operation: impl FnMut(usize) -> Result<T, plasma_core::PlasmaError>,
-        mut after: impl FnMut(T) -> Outcome,
+        mut operation: impl FnMut(usize) -> Result<T, E>,
+        mut after: impl FnMut(T) -> Result<(), PlasmaError>,
     ) -> Outcome {
         if !name.starts_with(&self.prefix) {
             return Ok(());
         }
         for i in 0..WARM_UP.min(most / 10) {
-            after(operation(i)?)?;
+            after(operation(i).map_err(Into::into)?)?;
         }
         let mut micros = Vec::new();
         let end = Instant::now() + self.time;
         // At least once, however long that takes.
         while micros.is_empty() || (micros.len() < most && Instant::now() < end) {
             let start = Instant::now();
-            let made = operation(micros.len())?;
+            let made = operation(micros.len()).map_err(Into::into)?;
             micros.push(start.elapsed().as_secs_f64() * 1e6);
             after(made)?;
         }
@@ -166,6 +167,7 @@ impl Bench {
         for size in [64, 4 << 10, 64 << 10, 1 << 20] {
             self.small(size)?;
         }
+        self.typed()?;
         self.contains()?;
         self.batches()?;
         for size in [64 << 20, 256 << 20] {
@@ -189,7 +191,8 @@ impl Bench {
                 Ok(())
             },
         )?;
-        self.writer.delete_many(&made)
+        self.writer.delete_many(&made)?;
+        Ok(())
     }
 
     fn small(&self, size: usize) -> Outcome {
@@ -203,7 +206,7 @@ impl Bench {
                 let mut object = self.writer.create(id, size, &[])?;
                 object.data_mut().copy_from_slice(&payload);
                 object.seal()?;
-                Ok(id)
+                Ok::<_, PlasmaError>(id)
             },
             |id| self.writer.delete(&id),
         )?;
@@ -215,7 +218,7 @@ impl Bench {
                 |_| {
                     let id = ObjectId::rand();
                     self.writer.create_and_seal(id, &payload, &[])?;
-                    Ok(id)
+                    Ok::<_, PlasmaError>(id)
                 },
                 |id| self.writer.delete(&id),
             )?;
@@ -223,7 +226,8 @@ impl Bench {
         let held = ObjectId::rand();
         self.writer.create_and_seal(held, &payload, &[])?;
         self.get_release(held, size)?;
-        self.writer.delete(&held)
+        self.writer.delete(&held)?;
+        Ok(())
     }
 
     fn get_release(&self, id: ObjectId, size: usize) -> Outcome {
@@ -233,10 +237,36 @@ impl Bench {
             200_000,
             |_| {
                 black_box(self.reader.get(id, -1)?);
-                Ok(())
+                Ok::<_, PlasmaError>(())
             },
             Ok,
         )
+    }
+
+    /// As `create_and_seal` and `get_release`, of a type that takes 64 bytes.
+    fn typed(&self) -> Outcome {
+        type Value = [u64; 8];
+        let writer = TypedClient::from(self.writer.clone());
+        let reader = TypedClient::from(self.reader.clone());
+        let value: Value = [7; 8];
+        let delete = |key| writer.delete(key);
+        self.case(
+            "typed_put",
+            size_of::<Value>(),
+            200_000,
+            |_| writer.put(&value),
+            delete,
+        )?;
+        let held = writer.put(&value)?;
+        self.case(
+            "typed_get",
+            size_of::<Value>(),
+            200_000,
+            |_| reader.get(held).map(|value| drop(black_box(value))),
+            Ok,
+        )?;
+        writer.delete(held)?;
+        Ok(())
     }
 
     fn contains(&self) -> Outcome {
@@ -249,7 +279,8 @@ impl Bench {
             let ask = |_| self.reader.contains(&id).map(|found| _ = black_box(found));
             self.case(name, 0, 200_000, ask, Ok)?;
         }
-        self.writer.delete(&present)
+        self.writer.delete(&present)?;
+        Ok(())
     }
 
     fn batches(&self) -> Outcome {
@@ -263,7 +294,7 @@ impl Bench {
             2000,
             |_| {
                 black_box(self.reader.get_many(&ids, -1)?);
-                Ok(())
+                Ok::<_, PlasmaError>(())
             },
             Ok,
         )?;
@@ -278,7 +309,7 @@ impl Bench {
                     .map(|_| (ObjectId::rand(), &payload[..], &[][..]))
                     .collect();
                 self.writer.create_and_seal_batch(&objects)?;
-                Ok(objects)
+                Ok::<_, PlasmaError>(objects)
             },
             |objects| {
                 let ids: Vec<_> = objects.into_iter().map(|(id, ..)| id).collect();
@@ -297,10 +328,11 @@ impl Bench {
         )?;
         let id = self.fill(size, 1)?;
         self.get_release(id, size)?;
-        self.writer.delete(&id)
+        self.writer.delete(&id)?;
+        Ok(())
     }
 
-    fn fill(&self, size: usize, i: usize) -> Result<ObjectId, plasma_core::PlasmaError> {
+    fn fill(&self, size: usize, i: usize) -> Result<ObjectId, PlasmaError> {
         let id = ObjectId::rand();
         let mut object = self.writer.create(id, size, &[])?;
         object.data_mut().fill(i as u8);

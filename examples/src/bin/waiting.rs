@@ -1,5 +1,5 @@
-//! Waiting for an object that nobody has made yet: two processes that agree on a name need no
-//! other signal between them.
+//! Waiting for an object that nobody has made yet: two processes that agree on a key need no other
+//! signal between them.
 //!
 //! ```text
 //! waiting [--store SOCKET]
@@ -9,25 +9,29 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use examples::finish;
-use plasma_core::{ObjectId, PlasmaClient};
-use plasma_store::Store;
+use examples::{OpenStore, StoreArgs, finish};
+use plasma_typed::{GetError, Key, ObjectId, PlasmaObject, TypedClient};
+
+#[derive(PlasmaObject, Clone, Copy, Debug)]
+#[repr(C)]
+struct Answer {
+    made_ns: u64,
+    value: u64,
+}
 
 #[derive(Parser)]
 #[command(about = "A consumer waits for an object that the producer has not made yet")]
 struct Args {
-    /// The socket of a running store (without it, this program starts one)
-    #[arg(long, value_name = "SOCKET")]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Be the consumer of this object, as the process that another `waiting` started
-    #[arg(long, hide = true, requires = "store")]
-    consume: Option<ObjectId>,
+    #[arg(long, hide = true)]
+    consume: Option<Key<Answer>>,
 }
 
 fn main() -> ExitCode {
@@ -36,28 +40,20 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let store;
-    let socket = match args.store {
-        Some(socket) => socket,
-        None => {
-            store = Store::builder().capacity(1 << 20).spawn()?;
-            store.socket().to_owned()
-        }
-    };
-    let client = PlasmaClient::builder().retries(0).connect(&socket)?;
+    let store = args.store.open(1 << 20)?;
+    let client = store.connect()?;
     match args.consume {
-        Some(id) => consume(&client, id),
-        None => produce(&client, socket),
+        Some(key) => consume(&client, key),
+        None => produce(&client, &store),
     }
 }
 
-fn produce(client: &PlasmaClient, socket: PathBuf) -> Result<(), Box<dyn Error>> {
-    let id = ObjectId::rand();
+fn produce(client: &TypedClient, store: &OpenStore) -> Result<(), Box<dyn Error>> {
+    let key = Key::<Answer>::new(ObjectId::rand());
     // It does not wait for ever, so it ends by itself whatever becomes of this process.
-    let mut consumer = Command::new(std::env::current_exe()?)
-        .arg("--store")
-        .arg(socket)
-        .args(["--consume", &id.to_hex()])
+    let mut consumer = store
+        .second_process()?
+        .args(["--consume", &key.to_string()])
         .stdout(Stdio::piped())
         .spawn()?;
     let output = consumer.stdout.take().ok_or("the consumer has no output")?;
@@ -67,12 +63,16 @@ fn produce(client: &PlasmaClient, socket: PathBuf) -> Result<(), Box<dyn Error>>
         if line == WAITING {
             println!("producer: working on it, for 200 ms");
             thread::sleep(Duration::from_millis(200));
-            client.create_and_seal(id, &now()?.as_nanos().to_le_bytes(), b"")?;
+            let answer = Answer {
+                made_ns: now_ns()?,
+                value: 42,
+            };
+            client.put_at(key, &answer)?;
             println!("producer: sealed it");
         }
     }
     let ended = consumer.wait()?;
-    client.delete(&id)?;
+    client.delete(key)?;
     match ended.success() {
         true => Ok(()),
         false => Err(format!("the consumer failed: {ended}").into()),
@@ -82,29 +82,30 @@ fn produce(client: &PlasmaClient, socket: PathBuf) -> Result<(), Box<dyn Error>>
 /// What the consumer says when it goes to wait.
 const WAITING: &str = "waiting for up to 10 s";
 
-fn consume(client: &PlasmaClient, id: ObjectId) -> Result<(), Box<dyn Error>> {
-    // 0 does not wait at all.
-    let found = client.get(id, 0)?;
+fn consume(client: &TypedClient, key: Key<Answer>) -> Result<(), Box<dyn Error>> {
+    // `get` does not wait at all, and that there is nothing is no error of it.
+    let found = client.get(key)?;
     println!("there already? {}", found.is_some());
 
-    // With a timeout in milliseconds, the answer is `None` when that has passed.
-    let start = Instant::now();
-    let found = client.get(id, 100)?;
-    let waited = start.elapsed().as_millis();
-    println!("there after a wait of {waited} ms? {}", found.is_some());
+    // `wait` does, for as long as it is told; that nothing came is an error of its own.
+    match client.wait(key, Duration::from_millis(100)) {
+        Err(error @ GetError::TimedOut { .. }) => println!("{error}"),
+        Err(error) => return Err(error.into()),
+        Ok(_) => return Err("it is there before anybody made it".into()),
+    }
 
-    // -1 would wait for ever. While one thread waits, others may use the same client.
+    // While one thread waits, others may use the same client.
     println!("{WAITING}");
     let start = Instant::now();
-    let object = client.get(id, 10_000)?.ok_or("it never came")?;
+    let answer = client.wait(key, Duration::from_secs(10))?;
     let waited = start.elapsed().as_millis();
-    let sealed_at =
-        Duration::from_nanos(u128::from_le_bytes(object.data().try_into()?).try_into()?);
-    let late = now()?.saturating_sub(sealed_at).as_micros();
+    let late = now_ns()?.saturating_sub(answer.made_ns) / 1000;
     println!("it came after {waited} ms, {late} µs after the producer began to put it there");
+    println!("it says {}", answer.value);
     Ok(())
 }
 
-fn now() -> Result<Duration, Box<dyn Error>> {
-    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?)
+fn now_ns() -> Result<u64, Box<dyn Error>> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    Ok(now.as_nanos().try_into()?)
 }

@@ -196,7 +196,7 @@ pub enum Reply<'a> {
 pub enum MalformedMessage {
     /// The flatbuffer's own structure is broken.
     #[error("{0:?}: {1}")]
-    Flatbuffer(MessageType, flatbuffers::InvalidFlatbuffer),
+    Flatbuffer(MessageType, Box<flatbuffers::InvalidFlatbuffer>),
     /// A field is missing or has a value that no peer may send.
     #[error("{0:?}: {1}")]
     Field(MessageType, &'static str),
@@ -724,7 +724,7 @@ where
         ignore_missing_null_terminator: true,
     };
     flatbuffers::root_with_opts::<T>(&options, body)
-        .map_err(|error| MalformedMessage::Flatbuffer(kind, error))
+        .map_err(|error| MalformedMessage::Flatbuffer(kind, Box::new(error)))
 }
 
 /// Reads the fields of one message, naming it in errors.

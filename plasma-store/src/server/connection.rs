@@ -64,6 +64,10 @@ impl Connection {
         self.socket.as_fd()
     }
 
+    pub(super) fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// Reads what is there; whether there was anything.
     pub(super) fn receive(&mut self) -> Result<bool, Closed> {
         match self.inbox.receive(self.socket.as_fd()) {

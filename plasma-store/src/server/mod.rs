@@ -13,19 +13,20 @@ mod subscriber;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use plasma_core::protocol::message::{Encoder, Reply};
 use plasma_core::spin::Spin;
-use plasma_core::transport::Inbox;
+use plasma_core::transport::{Inbox, wait_ready};
 use tracing::{debug, info, warn};
 
 use crate::StoreError;
@@ -89,6 +90,22 @@ pub(crate) struct Options {
     pub(crate) stall_timeout: Duration,
 }
 
+/// A client that is served no more.
+#[derive(Debug)]
+struct CutOff {
+    /// Open as long as the client's end is.
+    socket: OwnedFd,
+    /// Memory is being put behind what it was creating.
+    job: Option<JobId>,
+}
+
+/// Whether nobody has the other end of a socket any more.
+fn has_hung_up(socket: &OwnedFd) -> bool {
+    // Asked for nothing, the kernel tells of this all the same.
+    let asked = wait_ready(socket.as_fd(), PollFlags::empty(), Some(Duration::ZERO));
+    asked.unwrap_or(true)
+}
+
 /// What an event is about, as a number the kernel keeps for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
@@ -145,6 +162,8 @@ pub(crate) struct Server {
     start: Instant,
     next_client: u64,
     connections: HashMap<ClientId, Connection>,
+    /// Clients that are served no more, and may still read what they hold.
+    cut_off: HashMap<ClientId, CutOff>,
     subscribers: HashMap<ClientId, Subscriber>,
     /// Connections with requests that are here and not handled.
     ready: VecDeque<ClientId>,
@@ -202,6 +221,7 @@ impl Server {
             start: Instant::now(),
             next_client: 0,
             connections: HashMap::new(),
+            cut_off: HashMap::new(),
             subscribers: HashMap::new(),
             ready: VecDeque::new(),
             unsent: BTreeSet::new(),
@@ -366,7 +386,7 @@ impl Server {
     }
 
     fn admit(&mut self, socket: OwnedFd) -> io::Result<()> {
-        if self.connections.len() >= self.options.max_clients {
+        if self.connections.len() + self.cut_off.len() >= self.options.max_clients {
             let limit = self.options.max_clients;
             return Err(io::Error::other(format!("{limit} clients are connected")));
         }
@@ -396,6 +416,7 @@ impl Server {
 
     fn try_serve(&mut self, client: ClientId, events: EpollFlags) -> Result<(), Closed> {
         let Some(connection) = self.connections.get_mut(&client) else {
+            self.watch_cut_off(client);
             return Ok(());
         };
         let over = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
@@ -478,7 +499,8 @@ impl Server {
         self.max_request_len().saturating_mul(2)
     }
 
-    /// Ends a connection: what its client held is taken back.
+    /// Ends a connection. What its client holds is taken back, but not while the client is still
+    /// there: it may be reading that, or writing it, and not know of this yet.
     fn close(&mut self, client: ClientId, reason: &Closed) {
         let Some(mut connection) = self.connections.remove(&client) else {
             return;
@@ -496,16 +518,39 @@ impl Server {
                 "closed the connection"
             ),
         }
-        // The kernel forgets a descriptor that is closed; if it has already, so much the better.
-        let _ = self.epoll.delete(connection.socket());
         self.blocked.remove(&client);
         self.drop_subscriber(client);
         if let Some(job) = connection.job {
             // Memory is being put behind what it was creating: all is taken back after that.
             self.memory.cancel(job);
+        }
+        let job = connection.job;
+        let socket = connection.into_socket();
+        if self.state.holds_any(client) && !has_hung_up(&socket) {
+            // It reads that this is the end. When it hangs up, the kernel tells us unasked.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
+            let nothing = EpollFlags::empty();
+            self.set_interest(socket.as_fd(), Token::Connection(client), nothing);
+            self.cut_off.insert(client, CutOff { socket, job });
             return;
         }
-        self.forget(client);
+        // The kernel forgets a descriptor that is closed; if it has already, so much the better.
+        let _ = self.epoll.delete(&socket);
+        if job.is_none() {
+            self.forget(client);
+        }
+    }
+
+    /// Takes back what a client held that was cut off, if it has hung up by now.
+    fn watch_cut_off(&mut self, client: ClientId) {
+        let cut_off = self.cut_off.get(&client);
+        if !cut_off.is_some_and(|cut_off| has_hung_up(&cut_off.socket)) {
+            return;
+        }
+        let gone = self.cut_off.remove(&client);
+        if gone.is_some_and(|gone| gone.job.is_none()) {
+            self.forget(client);
+        }
     }
 
     /// Takes back what a client held.

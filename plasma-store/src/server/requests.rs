@@ -416,8 +416,11 @@ impl Server {
                     connection.more = true;
                     self.unsent.insert(client);
                 }
-                // It went away meanwhile.
-                None => self.forget(client),
+                // It went away meanwhile, or is about to.
+                None => match self.cut_off.get_mut(&client) {
+                    Some(cut_off) => cut_off.job = None,
+                    None => self.forget(client),
+                },
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Clients that are told of every seal and every deletion.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -12,6 +13,11 @@ use tracing::{debug, warn};
 use super::{Server, Token};
 use crate::state::ClientId;
 
+/// Notifications that are longer together go in several writes, in bytes. The kernel takes what is
+/// not longer than this as a whole or not at all; Arrow's clients rely on there being the rest of a
+/// notification where there is some of it.
+const WHOLE_WRITE_LEN: usize = 16 << 10;
+
 /// Bytes that a subscriber may leave unread before it is dropped, beside what it is told at first.
 const MAX_UNREAD: usize = 256 << 20;
 
@@ -19,6 +25,8 @@ const MAX_UNREAD: usize = 256 << 20;
 pub(super) struct Subscriber {
     stream: OwnedFd,
     outbox: Outbox,
+    /// What is left to write of each notification in the outbox, in bytes.
+    lens: VecDeque<usize>,
     /// Bytes that may wait.
     allowance: usize,
     /// It has left more unread than that, and was not told everything.
@@ -32,6 +40,7 @@ impl Subscriber {
         self.overrun |= self.outbox.len() > self.allowance;
         if !self.overrun {
             self.outbox.push_bytes(length, body);
+            self.lens.push_back(length.len() + body.len());
         }
     }
 
@@ -40,7 +49,37 @@ impl Subscriber {
         if self.overrun {
             return Err(io::Error::other("it does not read"));
         }
-        self.outbox.flush(self.stream.as_fd())
+        while !self.outbox.is_empty() {
+            let whole = self.whole_notifications();
+            match self.outbox.write_part(self.stream.as_fd(), whole)? {
+                Some(taken) => self.note_written(taken),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Bytes of as many notifications as go into one write.
+    fn whole_notifications(&self) -> usize {
+        let mut whole = 0;
+        for len in &self.lens {
+            if whole > 0 && whole + len > WHOLE_WRITE_LEN {
+                break;
+            }
+            whole += len;
+        }
+        whole
+    }
+
+    fn note_written(&mut self, mut taken: usize) {
+        while let Some(first) = self.lens.front_mut() {
+            if taken < *first {
+                *first -= taken;
+                return;
+            }
+            taken -= *first;
+            self.lens.pop_front();
+        }
     }
 
     fn stream(&self) -> BorrowedFd<'_> {
@@ -60,19 +99,20 @@ impl Server {
             );
             return self.closer.close(stream);
         }
-        let mut outbox = Outbox::new();
-        for info in self.state.sealed_objects() {
-            let sealed = [Notification::Sealed(info)];
-            let (length, body) = self.encoder.notification(&sealed);
-            outbox.push_bytes(&length, body);
-        }
-        let subscriber = Subscriber {
+        let mut subscriber = Subscriber {
             stream,
-            allowance: outbox.len() + MAX_UNREAD,
-            outbox,
+            allowance: usize::MAX,
+            outbox: Outbox::new(),
+            lens: VecDeque::new(),
             overrun: false,
             interest: EpollFlags::empty(),
         };
+        for info in self.state.sealed_objects() {
+            let sealed = [Notification::Sealed(info)];
+            let (length, body) = self.encoder.notification(&sealed);
+            subscriber.push(&length, body);
+        }
+        subscriber.allowance = subscriber.outbox.len().saturating_add(MAX_UNREAD);
         let token = Token::Subscriber(client).number();
         let event = EpollEvent::new(subscriber.interest, token);
         if let Err(error) = self.epoll.add(subscriber.stream(), event) {

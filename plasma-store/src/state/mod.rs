@@ -165,6 +165,12 @@ impl State {
         self.clients.insert(client, Client::default());
     }
 
+    /// Whether a client holds any object, or is creating one.
+    pub(crate) fn holds_any(&self, client: ClientId) -> bool {
+        let client = self.clients.get(&client);
+        client.is_some_and(|client| !client.holds.is_empty())
+    }
+
     /// Takes back everything a client holds.
     pub(crate) fn disconnect(&mut self, client: ClientId, now: Now, fx: &mut Effects) {
         self.waits.end_all_of(client);

@@ -14,6 +14,7 @@ mod differential;
 mod peer;
 mod scenarios;
 mod suite;
+mod typed;
 
 use std::path::PathBuf;
 use std::time::Duration;

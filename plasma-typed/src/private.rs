@@ -1,0 +1,268 @@
+//! What the derive's expansions use. Not for anybody else: it changes with the derive.
+
+pub use bytemuck;
+
+pub use crate::error::InvalidBytes;
+pub use crate::schema::{Field, Scalar, Shape, Variant};
+
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use bytemuck::{AnyBitPattern, Zeroable};
+
+use crate::object::{PlasmaObject, ZeroValid};
+use crate::schema::Schema;
+
+/// `T: ZeroValid`, as a bound that the compiler does not look at before somebody relies on it:
+/// where a field's type is known not to have it, that is no mistake of the type.
+pub trait ZeroField<'a>: ZeroValid {}
+impl<T: ZeroValid + ?Sized> ZeroField<'_> for T {}
+
+/// `T: Copy`, likewise: where a type is not, one message says so, not one for each impl.
+pub trait CopyObject<'a>: Copy {}
+impl<T: Copy> CopyObject<'_> for T {}
+
+/// What a checked object is before it is checked: bytes of its size and alignment.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Bits<T: Copy>(MaybeUninit<T>);
+
+// SAFETY: any bytes are a `MaybeUninit`, zeros among them.
+unsafe impl<T: Copy> Zeroable for Bits<T> {}
+// SAFETY: any bytes are a `MaybeUninit`; it is `Copy`, holds no references that somebody could
+// follow, and does not change behind a shared reference since `PlasmaObject`s do not.
+unsafe impl<T: Copy + PlasmaObject> AnyBitPattern for Bits<T> {}
+
+impl<T: Copy + PlasmaObject> Bits<T> {
+    /// Whether the bytes are a value.
+    pub fn are_valid(&self) -> bool {
+        // Where the layout does not hold, this does not compile.
+        const { assert!(T::SCHEMA.size() == size_of::<T>()) };
+        let start = ptr::from_ref(self).cast::<u8>();
+        // SAFETY: `self` is as many bytes, and all are initialised: `Bits` come from nowhere but
+        // casts of bytes, and a `PlasmaObject` has no padding that copying would not copy.
+        let bytes = unsafe { std::slice::from_raw_parts(start, size_of::<T>()) };
+        T::ALL_BITS_VALID || T::check(bytes).is_ok()
+    }
+}
+
+/// The integers of enums.
+pub trait Integer: Copy + Into<i128> {
+    /// Its name in schemas.
+    const SCALAR: Scalar;
+
+    /// Its value; `None` if these are not as many bytes as it takes.
+    fn read(bytes: &[u8]) -> Option<Self>;
+}
+
+macro_rules! integers {
+    ($($type:ident => $scalar:ident,)*) => {
+        $(impl Integer for $type {
+            const SCALAR: Scalar = Scalar::$scalar;
+
+            #[inline]
+            fn read(bytes: &[u8]) -> Option<Self> {
+                Some(Self::from_ne_bytes(bytes.try_into().ok()?))
+            }
+        })*
+    };
+}
+
+integers! {
+    u8 => U8, u16 => U16, u32 => U32, u64 => U64, i8 => I8, i16 => I16, i32 => I32, i64 => I64,
+}
+
+/// The schema of a struct of fixed size.
+pub const fn struct_schema<T>(
+    name: &'static str,
+    version: u32,
+    fields: &'static [Field],
+) -> Schema {
+    let shape = Shape::Struct {
+        name,
+        version,
+        fields,
+    };
+    Schema::new(size_of::<T>(), align_of::<T>(), shape)
+}
+
+/// The schema of a struct whose last field is a slice, a `str` or ends with one. `min_align` is
+/// that of its `repr`.
+pub const fn tailed_schema(
+    name: &'static str,
+    version: u32,
+    min_align: usize,
+    fields: &'static [Field],
+) -> Schema {
+    let mut head = 0;
+    let mut align = min_align;
+    let mut index = 0;
+    while index < fields.len() {
+        let field = &fields[index];
+        head = field.offset + field.schema.size();
+        if align < field.schema.align() {
+            align = field.schema.align();
+        }
+        index += 1;
+    }
+    let shape = Shape::Struct {
+        name,
+        version,
+        fields,
+    };
+    Schema::new(head, align, shape)
+}
+
+/// Where the tail starts in a struct whose other fields end there.
+pub const fn tail_offset(head_end: usize, tail: &Schema) -> usize {
+    head_end.next_multiple_of(tail.align())
+}
+
+/// The schema of an enum.
+pub const fn enum_schema<I: Integer>(
+    name: &'static str,
+    version: u32,
+    variants: &'static [Variant],
+) -> Schema {
+    let shape = Shape::Enum {
+        name,
+        version,
+        repr: I::SCALAR,
+        variants,
+    };
+    Schema::new(size_of::<I>(), align_of::<I>(), shape)
+}
+
+/// The numbers of an enum's variants; no two are the same.
+const fn variants(schema: &Schema) -> &'static [Variant] {
+    match schema.shape() {
+        Shape::Enum { variants, .. } => variants,
+        _ => &[],
+    }
+}
+
+/// Whether an enum has a variant for every number that there is.
+pub const fn all_bits_valid(schema: &Schema) -> bool {
+    variants(schema).len() as u128 == 1 << (8 * schema.size())
+}
+
+/// Whether an enum has a variant of value 0.
+pub const fn has_zero(schema: &Schema) -> bool {
+    let variants = variants(schema);
+    let mut index = 0;
+    while index < variants.len() {
+        if variants[index].value == 0 {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+/// An enum of which it is `true` that it has a variant of value 0. The lifetime is for the same as
+/// in [`ZeroField`].
+#[diagnostic::on_unimplemented(
+    message = "memory full of zeros is no valid `{Self}`, so it cannot be created zeroed",
+    label = "none of its variants is 0",
+    note = "`put` stores a value that is there; `create_uninit` hands out memory to be written first; or give the enum a variant of value 0"
+)]
+pub trait HasZero<'a, const IT_HAS: bool> {}
+#[diagnostic::do_not_recommend]
+impl<T> HasZero<'_, true> for T {}
+
+/// Checks an enum on its behalf.
+#[inline]
+pub fn check_enum<E: PlasmaObject, I: Integer>(
+    bytes: &[u8],
+    is_variant: impl Fn(I) -> bool,
+) -> Result<(), InvalidBytes> {
+    if E::ALL_BITS_VALID {
+        return Ok(());
+    }
+    match I::read(bytes) {
+        Some(number) if is_variant(number) => Ok(()),
+        number => Err(no_variant(E::SCHEMA, number.map(Into::into))),
+    }
+}
+
+/// How many variants a message names.
+const MAX_VARIANTS: usize = 8;
+
+#[cold]
+fn no_variant(schema: &Schema, number: Option<i128>) -> InvalidBytes {
+    let Some(number) = number else {
+        return InvalidBytes::new("bytes are missing");
+    };
+    let name = schema.name().unwrap_or_default();
+    let variants = variants(schema);
+    let named = variants.iter().take(MAX_VARIANTS);
+    let mut list: Vec<String> = named
+        .map(|it| format!("{} = {}", it.name, it.value))
+        .collect();
+    if variants.len() > MAX_VARIANTS {
+        list.push(format!("and {} more", variants.len() - MAX_VARIANTS));
+    }
+    InvalidBytes::new(format!("{number} is no {name} ({})", list.join(", ")))
+}
+
+/// Does not evaluate for a type with a destructor. The message is about the type, at the caller. It
+/// takes the schema so as to say nothing if a field is no object, as that may be the reason.
+#[track_caller]
+pub const fn assert_no_drop<T: ?Sized + PlasmaObject>(_schema: &Schema) {
+    assert!(
+        !std::mem::needs_drop::<T>(),
+        "a stored value is never dropped, so its destructor would never run: leave `Drop` out"
+    );
+}
+
+/// Does not evaluate if there is padding between a field's end and what comes next. The message is
+/// about the field, at the caller.
+#[track_caller]
+pub const fn assert_no_padding(end: usize, next: usize) {
+    if next != end {
+        panic!("{}", padding_after_field(next.wrapping_sub(end)));
+    }
+}
+
+/// `T: Copy`, with the mend in the message.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has a fixed size, so as an object it has to be `Copy`: add `#[derive(Clone, Copy)]`",
+    label = "not `Copy`"
+)]
+pub trait IsCopy {
+    /// Does not compile for a type that is not.
+    const YES: () = ();
+}
+#[diagnostic::do_not_recommend]
+impl<T: Copy> IsCopy for T {}
+
+/// What a type with mistakes has for a schema.
+pub const NO_SCHEMA: &Schema = &Schema::new(
+    0,
+    1,
+    Shape::Struct {
+        name: "",
+        version: 1,
+        fields: &[],
+    },
+);
+
+/// What is said of padding; a function of the number, as the compiler cannot format one.
+const fn padding_after_field(bytes: usize) -> &'static str {
+    macro_rules! messages {
+        ($($bytes:literal)*) => {
+            match bytes {
+                1 => "1 byte of padding after this field: add `_pad: [u8; 1]`",
+                $($bytes => concat!(
+                    stringify!($bytes), " bytes of padding after this field: add `_pad: [u8; ",
+                    stringify!($bytes), "]`",
+                ),)*
+                _ => "padding after this field: fill it with a field `_pad: [u8; N]`",
+            }
+        };
+    }
+    messages! {
+        2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32
+        33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+    }
+}

@@ -1,0 +1,163 @@
+//! What the types cost over bytes. How long things take is printed, not judged:
+//!
+//! ```sh
+//! cargo test --release -p tests --test typed -- --ignored --nocapture
+//! ```
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use plasma_typed::{Key, ObjectId, TypedClient};
+use tests::{StoreProcess, in_another_process, role};
+
+/// Bytes of shared memory that this process has touched.
+fn touched_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssShmem:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+    1024 * kib
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .expect("a number of kB")
+}
+
+/// Where every bit pattern is a value, a get looks at none: not one page of the object is touched.
+#[test]
+#[ignore = "takes 1 GiB of memory"]
+fn a_get_of_a_gibibyte_touches_no_page_of_it() {
+    const NAME: &str = "costs::a_get_of_a_gibibyte_touches_no_page_of_it";
+    const NUMBERS: usize = 1 << 27;
+    if let Some((id, socket)) = role() {
+        let client = TypedClient::connect(socket).unwrap();
+        let id: ObjectId = id.parse().unwrap();
+        let before = touched_bytes();
+        let start = Instant::now();
+        let numbers = client.get::<[f64]>(id).unwrap().unwrap();
+        let time = start.elapsed();
+        assert_eq!(numbers.len(), NUMBERS);
+        let touched = touched_bytes() - before;
+        // Its metadata is one page, with what lies beside it.
+        assert!(touched <= 2 * 65536, "{touched} bytes");
+        let last = numbers[NUMBERS - 1];
+        println!("a get of 1 GiB took {time:.1?} and touched {touched} bytes; the last is {last}");
+        assert!(
+            touched_bytes() > before + touched,
+            "a read is seen where there is one"
+        );
+        return;
+    }
+    let store = StoreProcess::start((8 * NUMBERS + (1 << 20)) as u64, &[]);
+    let client = TypedClient::connect(store.socket()).unwrap();
+    let numbers = client
+        .create_uninit_with_len::<[f64]>(ObjectId::rand(), NUMBERS)
+        .unwrap();
+    let sealed = numbers.fill_with(|i| i as f64).seal().unwrap();
+    let mut reader = in_another_process(NAME, &sealed.id().to_hex(), store.socket());
+    let mut output = reader.stdout.take().unwrap();
+    std::io::copy(&mut output, &mut std::io::stdout()).unwrap();
+    assert!(reader.wait().unwrap().success());
+}
+
+/// Typed and untyped calls in turns, so that both see the same machine.
+#[test]
+#[ignore = "measures: for release builds on a quiet machine"]
+fn what_types_cost_over_bytes() {
+    const ROUNDS: usize = 50_000;
+    let store = StoreProcess::start(1 << 30, &[]);
+    let client = TypedClient::connect(store.socket()).unwrap();
+    let untyped = client.untyped().clone();
+    let value = [7_u64; 8];
+    let key = client.put(&value).unwrap();
+    let meta = untyped.get(key.id(), 0).unwrap().unwrap().meta().to_vec();
+
+    // A request takes some microseconds, give or take more than types cost; a thousand objects in
+    // one show that best.
+    let keys: Vec<_> = (0..1000).map(|_| client.put(&value).unwrap()).collect();
+    let ids: Vec<_> = keys.iter().map(Key::id).collect();
+    compare(
+        "get_many of 1000, 64 bytes each: per object",
+        1000,
+        ROUNDS / 50,
+        || untyped.get_many(&ids, 0).unwrap(),
+        || client.get_many(&keys).unwrap(),
+    );
+    compare(
+        "get, 64 bytes",
+        1,
+        ROUNDS,
+        || untyped.get(key.id(), 0).unwrap(),
+        || client.get(key).unwrap(),
+    );
+    let large = client.create_uninit_with_len::<[f64]>(ObjectId::rand(), 100_000_000);
+    let large = large.unwrap().fill_with(|i| i as f64).seal().unwrap().key();
+    compare(
+        "get, 800 MB",
+        1,
+        ROUNDS,
+        || untyped.get(large.id(), 0).unwrap(),
+        || client.get(large).unwrap(),
+    );
+    compare(
+        "create, abort, 64 bytes",
+        1,
+        ROUNDS / 5,
+        || {
+            let mut object = untyped.create(ObjectId::rand(), 64, &meta).unwrap();
+            object.data_mut().fill(0);
+            object.abort().unwrap();
+        },
+        || {
+            let object = client.create::<[u64; 8]>(ObjectId::rand()).unwrap();
+            object.abort().unwrap();
+        },
+    );
+    compare(
+        "put, delete, 64 bytes",
+        1,
+        ROUNDS / 5,
+        || {
+            let id = ObjectId::rand();
+            let bytes = bytemuck::bytes_of(&value);
+            untyped.create_and_seal(id, bytes, &meta).unwrap();
+            untyped.delete(&id).unwrap();
+        },
+        || {
+            let key = client.put(&value).unwrap();
+            client.delete(key).unwrap();
+        },
+    );
+}
+
+/// Times both calls `rounds` times, either one first in turn, without what they return being
+/// dropped; prints the medians of each, over `count`.
+fn compare<B, T>(
+    what: &str,
+    count: u32,
+    rounds: usize,
+    mut bytes: impl FnMut() -> B,
+    mut typed: impl FnMut() -> T,
+) {
+    fn time<R>(times: &mut Vec<Duration>, call: &mut impl FnMut() -> R) {
+        let start = Instant::now();
+        let made = black_box(call());
+        times.push(start.elapsed());
+        drop(made);
+    }
+    let (mut bytes_times, mut typed_times) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        if round % 2 == 0 {
+            time(&mut bytes_times, &mut bytes);
+            time(&mut typed_times, &mut typed);
+        } else {
+            time(&mut typed_times, &mut typed);
+            time(&mut bytes_times, &mut bytes);
+        }
+    }
+    let [bytes, typed] = [bytes_times, typed_times].map(|mut times| {
+        times.sort_unstable();
+        (times[rounds / 2] / count).as_nanos() as i64
+    });
+    let more = typed - bytes;
+    println!("{what:<45} {bytes:>7} ns as bytes, {typed:>7} ns typed: {more:+} ns");
+}

@@ -1,0 +1,10 @@
+use plasma_typed::PlasmaObject;
+
+#[derive(PlasmaObject, Clone, Copy)]
+#[plasma(name = Tick)]
+#[repr(C)]
+struct Tick {
+    price: f64,
+}
+
+fn main() {}

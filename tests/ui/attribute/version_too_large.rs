@@ -1,0 +1,10 @@
+use plasma_typed::PlasmaObject;
+
+#[derive(PlasmaObject, Clone, Copy)]
+#[plasma(version = 4294967296)]
+#[repr(C)]
+struct Tick {
+    price: f64,
+}
+
+fn main() {}

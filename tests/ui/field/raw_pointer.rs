@@ -1,0 +1,9 @@
+use plasma_typed::PlasmaObject;
+
+#[derive(PlasmaObject, Clone, Copy)]
+#[repr(C)]
+struct Tick {
+    price: *const f64,
+}
+
+fn main() {}

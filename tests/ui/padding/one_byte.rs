@@ -1,0 +1,10 @@
+use plasma_typed::PlasmaObject;
+
+#[derive(PlasmaObject, Clone, Copy)]
+#[repr(C)]
+struct Tick {
+    side: u8,
+    size: u16,
+}
+
+fn main() {}
