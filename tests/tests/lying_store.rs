@@ -396,7 +396,7 @@ fn segments_that_are_not_there_are_found_out() {
         is_found_out("no descriptor", none, get);
         let hangs_up = |liar: &mut Liar| {
             liar.reply(&create_reply(SPEC, SEGMENT));
-            let _ = liar.socket.shutdown(std::net::Shutdown::Both);
+            let _ = liar.socket.shutdown(Shutdown::Both);
         };
         is_found_out("the end instead of a descriptor", hangs_up, create);
         for mmap_size in [0, 7, -1, i64::MIN, i64::MAX] {
@@ -424,7 +424,7 @@ fn replies_with_any_byte_changed_do_no_harm() {
             let tell = move |liar: &mut Liar| {
                 liar.say(&changed);
                 liar.give(&segment(SEGMENT_LEN));
-                let _ = liar.socket.shutdown(std::net::Shutdown::Write);
+                let _ = liar.socket.shutdown(Shutdown::Write);
             };
             lied_to(tell, |client| match get(client) {
                 // It is an object like any other then: all of it is there to be read.
