@@ -51,8 +51,6 @@ pub(crate) enum Kind<'a> {
     Tailed {
         head: &'a [Field<'a>],
         tail: &'a Field<'a>,
-        /// That of `repr(align)`, or 1.
-        min_align: u32,
     },
     Enum {
         repr: Primitive,
@@ -90,13 +88,22 @@ impl<'a> Item<'a> {
         Self {
             original: input,
             attrs: Attrs::parse(&input.attrs, errors),
-            repr: Repr::parse(&input.attrs),
+            repr: Repr::parse(&input.attrs, errors),
             body,
         }
     }
 
     pub(crate) fn ident(&self) -> &'a Ident {
         &self.original.ident
+    }
+
+    /// The names of its type parameters.
+    pub(crate) fn parameters(&self) -> Vec<&'a Ident> {
+        self.original
+            .generics
+            .type_params()
+            .map(|it| &it.ident)
+            .collect()
     }
 
     /// The fields, if it is a struct.

@@ -23,7 +23,7 @@ impl Attrs {
     pub(crate) fn parse(attributes: &[Attribute], errors: &mut Errors) -> Self {
         let mut attrs = Self::default();
         let mut seen = Vec::new();
-        for attribute in attributes.iter().filter(|it| it.path().is_ident("plasma")) {
+        for attribute in attributes.iter().filter(|it| is(it, "plasma")) {
             match arguments(attribute) {
                 Ok(arguments) => {
                     for argument in arguments {
@@ -64,9 +64,15 @@ impl Attrs {
     }
 }
 
+/// Whether that is the attribute's name; `r#` before it means nothing to the compiler either.
+pub(crate) fn is(attribute: &Attribute, name: &str) -> bool {
+    let ident = attribute.path().get_ident();
+    ident.is_some_and(|it| it.unraw() == name)
+}
+
 /// Reports what is written where nothing of it has a meaning.
 pub(crate) fn refuse(attributes: &[Attribute], on: &str, errors: &mut Errors) {
-    for attribute in attributes.iter().filter(|it| it.path().is_ident("plasma")) {
+    for attribute in attributes.iter().filter(|it| is(it, "plasma")) {
         errors.at(
             attribute,
             format_args!(

@@ -19,17 +19,15 @@ pub(crate) fn impls(object: &Object<'_>) -> TokenStream {
             fields,
             transparent,
         } => sized(object, fields, *transparent),
-        Kind::Tailed {
-            head,
-            tail,
-            min_align,
-        } => tailed(object, head, tail, *min_align),
+        Kind::Tailed { head, tail } => tailed(object, head, tail),
         Kind::Enum { repr, variants } => unit_enum(object, repr, variants),
     };
     quote! {
         #[allow(deprecated)]
-        const _: () = { #impls };
-        #checks
+        const _: () = {
+            #impls
+            #checks
+        };
     }
 }
 
@@ -97,7 +95,8 @@ struct Impls<'a> {
 }
 
 /// What differs between kinds of types in `impl PlasmaObject`.
-struct Parts {
+struct Parts<'a> {
+    fields: &'a [&'a Field<'a>],
     schema: TokenStream,
     all_bits_valid: TokenStream,
     check: TokenStream,
@@ -141,15 +140,25 @@ impl<'a> Impls<'a> {
         }
     }
 
-    fn plasma_object(&self, parts: &Parts) -> TokenStream {
+    fn plasma_object(&self, parts: &Parts<'_>) -> TokenStream {
         let Self { krate, private, .. } = self;
         let Parts {
+            fields,
             schema,
             all_bits_valid,
             check,
             from_parts,
             tail_len,
         } = parts;
+        // An attribute that comes later may have changed them.
+        let field_types = fields.iter().map(|field| {
+            let member = &field.member;
+            let ty = field.ty();
+            let is = Ident::new("is", field.span());
+            quote! {
+                #private::type_at(&raw const __plasma_value.#member).#is::<#ty>();
+            }
+        });
         let body = quote! {
             const SCHEMA: &'static #krate::Schema = #schema;
             const ALL_BITS_VALID: ::core::primitive::bool = #all_bits_valid;
@@ -168,6 +177,7 @@ impl<'a> Impls<'a> {
             }
             #[inline]
             fn tail_len(__plasma_value: &Self) -> ::core::primitive::usize {
+                #(#field_types)*
                 #tail_len
             }
         };
@@ -224,6 +234,13 @@ impl<'a> Impls<'a> {
         (!self.is_generic()).then_some(check)
     }
 
+    /// That the last field's size is fixed, as it looks.
+    fn size_check(&self, fields: &[Field<'_>]) -> Option<TokenStream> {
+        let private = &self.private;
+        let last = fields.last().filter(|_| !self.is_generic())?.ty();
+        Some(quote!(const _: () = <#last as #private::IsSized>::YES;))
+    }
+
     /// A schema, and checks that have to pass. Those of a type without parameters come with its
     /// definition, each on its own, so that all that fail are reported; those of a generic type
     /// when its schema is first asked for.
@@ -257,6 +274,19 @@ impl<'a> Impls<'a> {
             };
             (schema.clone(), checks)
         }
+    }
+
+    /// That fields whose order is not known are all that there is.
+    fn sum_check(&self, fields: &[Field<'_>]) -> TokenStream {
+        let private = &self.private;
+        let ident = self.object.ident;
+        let types = fields.iter().map(Field::ty);
+        let check = quote! {
+            #private::assert_no_padding(
+                0 #(+ ::core::mem::size_of::<#types>())*, ::core::mem::size_of::<Self>(),
+            )
+        };
+        quote_spanned!(ident.span()=> #check)
     }
 
     /// That no padding lies between these fields, and before what comes then.
@@ -296,13 +326,18 @@ fn sized<'a>(object: &'a Object<'a>, fields: &'a [Field<'a>], transparent: bool)
     let schema = quote! {
         &#private::struct_schema::<Self>(#name, #version, &[#(#entries,)*])
     };
-    let padding_checked = if transparent { &[] } else { fields };
-    let padding_checks =
-        impls.padding_checks(padding_checked, quote!(::core::mem::size_of::<Self>()));
-    let (schema, checks) = impls.checked_schema(&schema, padding_checks);
+    let padding_checks: Vec<TokenStream> = if transparent {
+        vec![impls.sum_check(fields)]
+    } else {
+        let end = quote!(::core::mem::size_of::<Self>());
+        impls.padding_checks(fields, end).collect()
+    };
+    let (schema, checks) = impls.checked_schema(&schema, padding_checks.into_iter());
     let types = fields.iter().map(Field::ty);
     let check_fields = fields.iter().map(|field| check_field(&impls, field));
+    let all: Vec<&Field<'_>> = fields.iter().collect();
     let plasma_object = impls.plasma_object(&Parts {
+        fields: &all,
         schema,
         all_bits_valid: all_of(krate, fields, &quote!(ALL_BITS_VALID)),
         check: quote! {
@@ -322,18 +357,14 @@ fn sized<'a>(object: &'a Object<'a>, fields: &'a [Field<'a>], transparent: bool)
     let zero_valid = impls.zero_valid(fields.iter());
     let bytemuck = impls.bytemuck(no_uninit.as_ref());
     let copy_check = impls.copy_check();
+    let size_check = impls.size_check(fields);
     Items {
         impls: quote!(#plasma_object #zero_valid #bytemuck),
-        checks: quote!(#checks #copy_check),
+        checks: quote!(#size_check #checks #copy_check),
     }
 }
 
-fn tailed<'a>(
-    object: &'a Object<'a>,
-    head: &'a [Field<'a>],
-    tail: &'a Field<'a>,
-    min_align: u32,
-) -> Items {
+fn tailed<'a>(object: &'a Object<'a>, head: &'a [Field<'a>], tail: &'a Field<'a>) -> Items {
     let all = || head.iter().chain([tail]);
     let impls = Impls::new(object, all());
     let Impls { krate, private, .. } = &impls;
@@ -344,42 +375,52 @@ fn tailed<'a>(
         ..
     } = tail;
     let tail_type = tail.ty();
-    let min_align = min_align as usize;
+    let head_types = head.iter().map(Field::ty);
 
     let entries = head.iter().map(|field| entry(&impls, field));
-    // `offset_of!` does not tell where a slice starts.
-    let head_end = head.last().map_or_else(|| quote!(0), end_of);
+    // `offset_of!` does not tell where a slice starts, nor `align_of` how what ends with one is
+    // aligned.
+    let layout = quote! {{
+        let __plasma_room = #private::Room::<(#(#head_types,)*)>::new();
+        let __plasma_value =
+            ::core::ptr::slice_from_raw_parts(__plasma_room.start(), 0) as *const Self;
+        // SAFETY: the room is made for this head.
+        unsafe { __plasma_room.layout(__plasma_value, &raw const (*__plasma_value).#tail_member) }
+    }};
     let tail_schema = quote!(<#tail_type as #krate::PlasmaObject>::SCHEMA);
-    let tail_offset = quote!(#private::tail_offset(#head_end, #tail_schema));
     let schema = quote! {
-        &#private::tailed_schema(#name, #version, #min_align, const { &[
+        &#private::tailed_schema(#name, #version, #layout, const { &[
             #(#entries,)*
             #private::Field {
                 name: #tail_name,
-                offset: #tail_offset,
+                offset: #layout.tail_offset(),
                 schema: #tail_schema,
             },
         ] })
     };
     // Behind the tail there may be some: the object reaches that far.
-    let padding_checks = impls.padding_checks(head, tail_offset.clone());
+    let padding_checks = impls.padding_checks(head, quote!(#layout.tail_offset()));
     let (schema, checks) = impls.checked_schema(&schema, padding_checks);
 
     let check_head = head.iter().map(|field| check_field(&impls, field));
+    let fields: Vec<&Field<'_>> = all().collect();
     let plasma_object = impls.plasma_object(&Parts {
+        fields: &fields,
         schema,
         all_bits_valid: all_of(krate, all(), &quote!(ALL_BITS_VALID)),
         check: quote! {
             #(#check_head)*
             <#tail_type as #krate::PlasmaObject>::check_tail(
-                __plasma_bytes, #tail_offset, #tail_name,
+                __plasma_bytes, const { #layout.tail_offset() }, #tail_name,
             )
         },
         from_parts: quote! {
             <#tail_type as #krate::PlasmaObject>::from_parts(__plasma_start, __plasma_len)
                 as *const Self
         },
-        tail_len: quote!(__plasma_value.#tail_member.len()),
+        tail_len: quote! {
+            <#tail_type as #krate::PlasmaObject>::tail_len(&__plasma_value.#tail_member)
+        },
     });
     let variable_len = impls.implement(&quote!(#krate::VariableLen), &quote!(), &quote!());
     let zero_valid = impls.zero_valid(all());
@@ -406,12 +447,13 @@ fn unit_enum(object: &Object<'_>, repr: &Primitive, variants: &[Variant<'_>]) ->
         })
         .collect();
     let schema = quote! {
-        &#private::enum_schema::<#repr>(#name, #version, &[
+        &#private::enum_schema::<Self, #repr>(#name, #version, &[
             #(#private::Variant { name: #names, value: (#numbers) as ::core::primitive::i128 },)*
         ])
     };
     let (schema, checks) = impls.checked_schema(&schema, std::iter::empty());
     let plasma_object = impls.plasma_object(&Parts {
+        fields: &[],
         schema,
         all_bits_valid: quote!(#private::all_bits_valid(<Self as #krate::PlasmaObject>::SCHEMA)),
         // Arms with guards, which become a `match` on numbers or a comparison with a range.

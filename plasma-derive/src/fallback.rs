@@ -20,7 +20,7 @@ pub(crate) fn impls(item: &Item<'_>, errors: &Error) -> TokenStream {
     let variable_len = item
         .fields()
         .last()
-        .is_some_and(|it| valid::is_tail(it.ty()))
+        .is_some_and(|it| valid::is_tail(it.ty(), &item.parameters()))
         .then(|| {
             quote! {
                 #[automatically_derived]

@@ -5,7 +5,7 @@
 
 use proc_macro2::Ident;
 use quote::ToTokens;
-use syn::{Error, Path, Type};
+use syn::{Error, Path, Type, TypeArray, TypeSlice};
 
 use crate::ast::peel;
 
@@ -17,12 +17,23 @@ pub(crate) fn problem(field: &str, ty: &Type, parameters: &[&Ident]) -> Option<E
     };
     match ty {
         Type::Paren(_) | Type::Group(_) => problem(field, peel(ty), parameters),
-        Type::Array(array) => problem(field, &array.elem, parameters),
-        Type::Slice(slice) => problem(field, &slice.elem, parameters),
+        Type::Array(TypeArray { elem, .. }) | Type::Slice(TypeSlice { elem, .. }) => {
+            match peel(elem) {
+                inner if matches!(inner, Type::Slice(_)) || is_str(inner, parameters) => refuse(
+                    inner,
+                    "elements have a fixed size: use an array `[T; N]`, or store the parts one \
+                     after the other, with the places where each ends beside them"
+                        .to_owned(),
+                ),
+                inner => problem(field, inner, parameters),
+            }
+        }
         Type::Reference(reference) => {
             let instead = match peel(&reference.elem) {
                 Type::Slice(_) => "use an array `[T; N]`, or end the struct with the `[T]` itself",
-                elem if is_str(elem) => "use `[u8; N]`, or end the struct with the `str` itself",
+                elem if is_str(elem, parameters) => {
+                    "use `[u8; N]`, or end the struct with the `str` itself"
+                }
                 _ => "hold the value itself, or the id of an object that does",
             };
             refuse(
@@ -62,10 +73,10 @@ pub(crate) fn problem(field: &str, ty: &Type, parameters: &[&Ident]) -> Option<E
 }
 
 /// Whether it is `str`.
-pub(crate) fn is_str(ty: &Type) -> bool {
+pub(crate) fn is_str(ty: &Type, parameters: &[&Ident]) -> bool {
     match peel(ty) {
         Type::Path(path) if path.qself.is_none() => {
-            standard_name(&path.path, &[]).is_some_and(|name| name == "str")
+            standard_name(&path.path, parameters).is_some_and(|name| name == "str")
         }
         _ => false,
     }

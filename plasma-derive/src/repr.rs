@@ -6,6 +6,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Attribute, LitInt, Token, parenthesized};
 
+use crate::attr;
 use crate::errors::Errors;
 
 /// The greatest alignment: objects start at multiples of it.
@@ -20,9 +21,9 @@ struct Hint {
 }
 
 /// A struct's layout.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum StructRepr {
-    C { min_align: u32 },
+    C,
     Transparent,
 }
 
@@ -31,12 +32,13 @@ pub(crate) enum StructRepr {
 pub(crate) struct Primitive(Ident);
 
 impl Repr {
-    pub(crate) fn parse(attributes: &[Attribute]) -> Self {
+    pub(crate) fn parse(attributes: &[Attribute], errors: &mut Errors) -> Self {
         let mut hints = Vec::new();
-        for attribute in attributes.iter().filter(|it| it.path().is_ident("repr")) {
+        for attribute in attributes.iter().filter(|it| attr::is(it, "repr")) {
             let parser = Punctuated::<Hint, Token![,]>::parse_terminated;
-            if let Ok(more) = attribute.parse_args_with(parser) {
-                hints.extend(more);
+            match attribute.parse_args_with(parser) {
+                Ok(more) => hints.extend(more),
+                Err(error) => errors.push(error),
             }
         }
         Self(hints)
@@ -45,10 +47,10 @@ impl Repr {
     /// That of the struct `ident`, if objects may have it.
     pub(crate) fn of_struct(&self, ident: &Ident, errors: &mut Errors) -> Option<StructRepr> {
         let mut repr = None;
-        let mut min_align = 1;
         for Hint { name, number } in &self.0 {
+            let name = &name.unraw();
             if name == "C" {
-                repr = Some(StructRepr::C { min_align });
+                repr = Some(StructRepr::C);
             } else if name == "transparent" {
                 repr = Some(StructRepr::Transparent);
             } else if name == "packed" {
@@ -58,33 +60,26 @@ impl Repr {
                      fields from the largest to the smallest, and fill what is left at the end \
                      with a field `_pad: [u8; N]`",
                 );
-            } else if name == "align" {
-                min_align = min_align.max(number.unwrap_or(1));
-                if min_align > MAX_ALIGN {
-                    errors.at(
-                        name,
-                        format_args!(
-                            "objects start at multiples of {MAX_ALIGN} bytes: an alignment is \
-                             {MAX_ALIGN} at most"
-                        ),
-                    );
-                }
-            }
-        }
-        match repr {
-            Some(StructRepr::C { .. }) => Some(StructRepr::C { min_align }),
-            Some(StructRepr::Transparent) => repr,
-            None => {
+            } else if name == "align" && number.is_some_and(|it| it > MAX_ALIGN) {
                 errors.at(
-                    ident,
+                    name,
                     format_args!(
-                        "`{ident}` needs `#[repr(C)]`: without it the compiler orders the fields \
-                         as it likes, in another program perhaps otherwise"
+                        "objects start at multiples of {MAX_ALIGN} bytes: an alignment is \
+                         {MAX_ALIGN} at most"
                     ),
                 );
-                None
             }
         }
+        if repr.is_none() {
+            errors.at(
+                ident,
+                format_args!(
+                    "`{ident}` needs `#[repr(C)]`: without it the compiler orders the fields as \
+                     it likes, in another program perhaps otherwise"
+                ),
+            );
+        }
+        repr
     }
 
     /// That of the enum `ident`, if objects may have it.
@@ -92,10 +87,14 @@ impl Repr {
         let mut primitive = None;
         let mut refused = false;
         for Hint { name, .. } in &self.0 {
+            let name = name.unraw();
             let problem = match name.to_string().as_str() {
                 "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" => {
-                    primitive = Some(Primitive(name.clone()));
-                    continue;
+                    if primitive.is_none() {
+                        primitive = Some(Primitive(name));
+                        continue;
+                    }
+                    "an enum is stored as one integer: leave the other out"
                 }
                 "usize" => "`usize` differs between machines: use `#[repr(u64)]`, or a smaller one",
                 "isize" => "`isize` differs between machines: use `#[repr(i64)]`, or a smaller one",
@@ -134,6 +133,7 @@ impl Parse for Hint {
             let argument;
             parenthesized!(argument in input);
             number = Some(argument.parse::<LitInt>()?.base10_parse()?);
+            argument.parse::<Option<Token![,]>>()?;
         }
         Ok(Self { name, number })
     }

@@ -37,12 +37,7 @@ fn check_struct<'a>(
     errors: &mut Errors,
 ) -> Option<Kind<'a>> {
     let repr = item.repr.of_struct(item.ident(), errors);
-    let parameters: Vec<&Ident> = item
-        .original
-        .generics
-        .type_params()
-        .map(|it| &it.ident)
-        .collect();
+    let parameters = item.parameters();
     let mut lifetime_is_explained = false;
     for (index, field) in fields.iter().enumerate() {
         let is_last = index + 1 == fields.len();
@@ -50,7 +45,7 @@ fn check_struct<'a>(
         if let Some(error) = field_type::problem(name, field.ty(), &parameters) {
             lifetime_is_explained |= contains_lifetime(field.ty());
             errors.push(error);
-        } else if is_tail(field.ty()) && !is_last {
+        } else if is_tail(field.ty(), &parameters) && !is_last {
             errors.at(
                 field.ty(),
                 format_args!(
@@ -77,13 +72,11 @@ fn check_struct<'a>(
             );
         }
     }
-    let tail = fields.split_last().filter(|(last, _)| is_tail(last.ty()));
+    let tail = fields
+        .split_last()
+        .filter(|(last, _)| is_tail(last.ty(), &parameters));
     match (repr?, tail) {
-        (StructRepr::C { min_align }, Some((tail, head))) => Some(Kind::Tailed {
-            head,
-            tail,
-            min_align,
-        }),
+        (StructRepr::C, Some((tail, head))) => Some(Kind::Tailed { head, tail }),
         (StructRepr::Transparent, Some((tail, _))) => {
             errors.at(
                 tail.ty(),
@@ -96,7 +89,7 @@ fn check_struct<'a>(
         }
         (repr, None) => Some(Kind::Sized {
             fields,
-            transparent: matches!(repr, StructRepr::Transparent),
+            transparent: repr == StructRepr::Transparent,
         }),
     }
 }
@@ -148,8 +141,8 @@ fn check_enum<'a>(
 }
 
 /// Whether it has no fixed size, as is written.
-pub(crate) fn is_tail(ty: &Type) -> bool {
-    matches!(peel(ty), Type::Slice(_)) || field_type::is_str(ty)
+pub(crate) fn is_tail(ty: &Type, parameters: &[&Ident]) -> bool {
+    matches!(peel(ty), Type::Slice(_)) || field_type::is_str(ty, parameters)
 }
 
 /// The type parameter which the type is, if that may be unsized.

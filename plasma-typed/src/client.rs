@@ -8,7 +8,7 @@ use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 
 use crate::create::Uninit;
 use crate::error::{CreateError, GetError};
-use crate::object::{Layout, PlasmaObject, VariableLen, ZeroValid};
+use crate::object::{FixedLen, Layout, PlasmaObject, VariableLen, ZeroValid};
 use crate::{Create, Key, Sealed, header, memory};
 
 /// A connection to a store of typed objects.
@@ -107,7 +107,10 @@ impl TypedClient {
     /// # Errors
     /// [`CreateError::AlreadyExists`]; [`CreateError::Store`] if there is no room or the connection
     /// failed.
-    pub fn create<T: ZeroValid>(&self, id: impl Into<Key<T>>) -> Result<Create<T>, CreateError> {
+    pub fn create<T: ?Sized + ZeroValid + FixedLen>(
+        &self,
+        id: impl Into<Key<T>>,
+    ) -> Result<Create<T>, CreateError> {
         self.creator().create(id)
     }
 
@@ -128,7 +131,7 @@ impl TypedClient {
     ///
     /// # Errors
     /// As for [`create`](Self::create).
-    pub fn create_uninit<T: PlasmaObject>(
+    pub fn create_uninit<T: ?Sized + FixedLen>(
         &self,
         id: impl Into<Key<T>>,
     ) -> Result<Create<T, Uninit>, CreateError> {
@@ -295,7 +298,10 @@ impl<'a> Creator<'a> {
     ///
     /// # Errors
     /// As there, and [`CreateError::UserMetaTooLong`].
-    pub fn create<T: ZeroValid>(&self, id: impl Into<Key<T>>) -> Result<Create<T>, CreateError> {
+    pub fn create<T: ?Sized + ZeroValid + FixedLen>(
+        &self,
+        id: impl Into<Key<T>>,
+    ) -> Result<Create<T>, CreateError> {
         self.zeroed(id.into(), 0)
     }
 
@@ -315,7 +321,7 @@ impl<'a> Creator<'a> {
     ///
     /// # Errors
     /// As there, and [`CreateError::UserMetaTooLong`].
-    pub fn create_uninit<T: PlasmaObject>(
+    pub fn create_uninit<T: ?Sized + FixedLen>(
         &self,
         id: impl Into<Key<T>>,
     ) -> Result<Create<T, Uninit>, CreateError> {

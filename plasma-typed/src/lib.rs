@@ -188,7 +188,7 @@ pub use create::{Create, Init, SealError, Uninit, Written};
 pub use error::{Corruption, CreateError, GetError, InvalidBytes, SchemaMismatch};
 pub use key::Key;
 pub use memory::copy_str;
-pub use object::{PlasmaObject, VariableLen, ZeroValid};
+pub use object::{FixedLen, PlasmaObject, VariableLen, ZeroValid};
 pub use plasma_core::{self, ObjectId, PlasmaClient, PlasmaError};
 pub use plasma_derive::PlasmaObject;
 pub use schema::Schema;

@@ -122,6 +122,16 @@ pub unsafe trait ZeroValid: PlasmaObject {}
 )]
 pub trait VariableLen: PlasmaObject {}
 
+/// Types whose values are all as long: those that are not [`VariableLen`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no fixed size, so it needs a length",
+    label = "ends with a slice or a `str`",
+    note = "create it with one: `create_with_len::<{Self}>(id, len)` or `create_uninit_with_len::<{Self}>(id, len)`"
+)]
+pub trait FixedLen: PlasmaObject {}
+#[diagnostic::do_not_recommend]
+impl<T: PlasmaObject> FixedLen for T {}
+
 /// How `T` lies in memory, out of its schema.
 pub(crate) struct Layout<T: ?Sized>(std::marker::PhantomData<T>);
 

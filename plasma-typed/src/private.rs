@@ -5,13 +5,14 @@ pub use bytemuck;
 pub use crate::error::InvalidBytes;
 pub use crate::schema::{Field, Scalar, Shape, Variant};
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;
 
 use bytemuck::{AnyBitPattern, Zeroable};
 
 use crate::object::{PlasmaObject, ZeroValid};
-use crate::schema::Schema;
+use crate::schema::{MAX_ALIGN, Schema};
 
 /// `T: ZeroValid`, as a bound that the compiler does not look at before somebody relies on it:
 /// where a field's type is known not to have it, that is no mistake of the type.
@@ -86,44 +87,132 @@ pub const fn struct_schema<T>(
     Schema::new(size_of::<T>(), align_of::<T>(), shape)
 }
 
-/// The schema of a struct whose last field is a slice, a `str` or ends with one. `min_align` is
-/// that of its `repr`.
+/// The schema of a struct whose last field is a slice, a `str` or ends with one.
+#[track_caller]
 pub const fn tailed_schema(
     name: &'static str,
     version: u32,
-    min_align: usize,
+    layout: TailLayout,
     fields: &'static [Field],
 ) -> Schema {
-    let mut head = 0;
-    let mut align = min_align;
-    let mut index = 0;
-    while index < fields.len() {
-        let field = &fields[index];
-        head = field.offset + field.schema.size();
-        if align < field.schema.align() {
-            align = field.schema.align();
-        }
-        index += 1;
-    }
+    let [.., tail] = fields else {
+        panic!("it has a tail");
+    };
+    assert!(
+        tail.schema.element_size().is_some(),
+        "the last field is a slice or a `str` by its name only: give its type another one"
+    );
     let shape = Shape::Struct {
         name,
         version,
         fields,
     };
-    Schema::new(head, align, shape)
+    Schema::new(layout.offset + tail.schema.size(), layout.align, shape)
 }
 
-/// Where the tail starts in a struct whose other fields end there.
-pub const fn tail_offset(head_end: usize, tail: &Schema) -> usize {
-    head_end.next_multiple_of(tail.align())
+/// Memory for a struct with fields of the types `Head`, a tuple, before a tail of no elements: what
+/// lies where is seen from pointers into it.
+#[repr(C)]
+pub struct Room<Head> {
+    /// Twice, since before a field there is less padding than it is large.
+    head: [MaybeUninit<Head>; 2],
+    /// For what alignment adds before the tail, and before the whole in a [`Probe`].
+    spare: [MaybeUninit<u8>; 2 * MAX_ALIGN],
 }
+
+/// Its second field starts where the alignment of `T` lets it.
+#[repr(C)]
+struct Probe<T: ?Sized>(u8, T);
+
+/// How a struct with a tail lies in memory.
+#[derive(Clone, Copy)]
+pub struct TailLayout {
+    offset: usize,
+    align: usize,
+}
+
+impl<Head> Room<Head> {
+    /// Nothing in it is initialised.
+    #[expect(clippy::new_without_default, reason = "it is for constants")]
+    pub const fn new() -> Self {
+        Self {
+            head: [const { MaybeUninit::uninit() }; 2],
+            spare: [const { MaybeUninit::uninit() }; 2 * MAX_ALIGN],
+        }
+    }
+
+    /// Where it starts.
+    pub const fn start(&self) -> *const u8 {
+        ptr::from_ref(self).cast()
+    }
+
+    /// The layout of a struct which starts there, out of pointers to it and to its tail.
+    ///
+    /// # Safety
+    /// That they are, and the struct and its head those for which the room is. (Where it is too
+    /// small, the compiler, which evaluates this, says so.)
+    pub const unsafe fn layout<T: ?Sized, Tail: ?Sized>(
+        &self,
+        value: *const T,
+        tail: *const Tail,
+    ) -> TailLayout {
+        let probe = value as *const Probe<T>;
+        // SAFETY: it starts where the room does, which has space for an alignment and the struct.
+        let aligned = unsafe { &raw const (*probe).1 };
+        // SAFETY: both point into the room.
+        let offset = unsafe { tail.cast::<u8>().offset_from_unsigned(self.start()) };
+        // SAFETY: likewise.
+        let align = unsafe { aligned.cast::<u8>().offset_from_unsigned(self.start()) };
+        TailLayout { offset, align }
+    }
+}
+
+impl TailLayout {
+    /// Where the tail starts.
+    pub const fn tail_offset(self) -> usize {
+        self.offset
+    }
+}
+
+/// The type of what lies there.
+#[inline]
+pub fn type_at<T: ?Sized>(_place: *const T) -> TypeAt<T> {
+    TypeAt(PhantomData)
+}
+
+/// A type, to be compared.
+pub struct TypeAt<T: ?Sized>(PhantomData<T>);
+
+impl<T: ?Sized> TypeAt<T> {
+    /// Does not compile for another type.
+    #[inline]
+    pub fn is<Other: ?Sized>(self)
+    where
+        T: SameAs<Other>,
+    {
+    }
+}
+
+/// That two types are one.
+#[diagnostic::on_unimplemented(
+    message = "this field is a `{Self}`, and was a `{Other}` when `PlasmaObject` was derived",
+    label = "its type was changed by an attribute",
+    note = "derive `PlasmaObject` below that attribute, so that it sees what the attribute makes"
+)]
+pub trait SameAs<Other: ?Sized> {}
+#[diagnostic::do_not_recommend]
+impl<T: ?Sized> SameAs<T> for T {}
 
 /// The schema of an enum.
-pub const fn enum_schema<I: Integer>(
+pub const fn enum_schema<E, I: Integer>(
     name: &'static str,
     version: u32,
     variants: &'static [Variant],
 ) -> Schema {
+    assert!(
+        size_of::<E>() == size_of::<I>() && align_of::<E>() == align_of::<I>(),
+        "the enum is not stored as the integer that its `repr` names"
+    );
     let shape = Shape::Enum {
         name,
         version,
@@ -166,9 +255,13 @@ pub const fn has_zero(schema: &Schema) -> bool {
     label = "none of its variants is 0",
     note = "`put` stores a value that is there; `create_uninit` hands out memory to be written first; or give the enum a variant of value 0"
 )]
-pub trait HasZero<'a, const IT_HAS: bool> {}
+///
+/// # Safety
+/// It is `true` only.
+pub unsafe trait HasZero<'a, const IT_HAS: bool> {}
 #[diagnostic::do_not_recommend]
-impl<T> HasZero<'_, true> for T {}
+// SAFETY: it is.
+unsafe impl<T> HasZero<'_, true> for T {}
 
 /// Checks an enum on its behalf.
 #[inline]
@@ -235,6 +328,19 @@ pub trait IsCopy {
 }
 #[diagnostic::do_not_recommend]
 impl<T: Copy> IsCopy for T {}
+
+/// `T: Sized`, with the mend in the message.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no fixed size",
+    label = "ends with a slice or a `str`",
+    note = "an object ends with a `[T]` or a `str` that is written so in the struct itself, not as another struct that ends with one or under the name of an alias"
+)]
+pub trait IsSized {
+    /// Does not compile for a type that is not.
+    const YES: () = ();
+}
+#[diagnostic::do_not_recommend]
+impl<T> IsSized for T {}
 
 /// What a type with mistakes has for a schema.
 pub const NO_SCHEMA: &Schema = &Schema::new(

@@ -29,6 +29,7 @@ macro_rules! scalar {
     ($type:ty, $scalar:ident, $all_bits_valid:expr, $check:expr) => {
         // SAFETY: a scalar has no padding, points nowhere and needs no drop; size and alignment are
         // the compiler's own, and `check` accepts its values and nothing else.
+        #[diagnostic::do_not_recommend]
         unsafe impl PlasmaObject for $type {
             const SCHEMA: &'static Schema = &Schema::new(
                 size_of::<Self>(),
@@ -58,6 +59,7 @@ macro_rules! numbers {
         $(
             scalar!($type, $scalar);
             // SAFETY: 0 is a number.
+            #[diagnostic::do_not_recommend]
             unsafe impl ZeroValid for $type {}
         )*
     };
@@ -88,6 +90,7 @@ scalar!(bool, Bool, false, |bytes| match read!(u8, bytes) {
     byte => Err(InvalidBytes::new(format!("{byte} is no bool (0 or 1)"))),
 });
 // SAFETY: 0 is `false`.
+#[diagnostic::do_not_recommend]
 unsafe impl ZeroValid for bool {}
 
 scalar!(char, Char, false, |bytes| {
@@ -98,11 +101,13 @@ scalar!(char, Char, false, |bytes| {
     }
 });
 // SAFETY: 0 is the first character.
+#[diagnostic::do_not_recommend]
 unsafe impl ZeroValid for char {}
 
 macro_rules! id {
     ([$($parameter:tt)*], $type:ty) => {
         // SAFETY: it is 20 bytes, any of them, and nothing else.
+        #[diagnostic::do_not_recommend]
         unsafe impl<$($parameter)*> PlasmaObject for $type {
             const SCHEMA: &'static Schema = &Schema::new(
                 size_of::<Self>(),
@@ -132,6 +137,7 @@ macro_rules! id {
             }
         }
         // SAFETY: any bytes are an id.
+        #[diagnostic::do_not_recommend]
         unsafe impl<$($parameter)*> ZeroValid for $type {}
     };
 }
@@ -205,6 +211,7 @@ unsafe impl<E: ZeroValid> ZeroValid for [E] {}
 impl<E: PlasmaObject> VariableLen for [E] {}
 
 // SAFETY: a string is its bytes, which `check` knows to be UTF-8.
+#[diagnostic::do_not_recommend]
 unsafe impl PlasmaObject for str {
     const SCHEMA: &'static Schema = &Schema::new(0, 1, Shape::Str);
     const ALL_BITS_VALID: bool = false;
@@ -225,10 +232,13 @@ unsafe impl PlasmaObject for str {
     }
 }
 // SAFETY: zeros are UTF-8.
+#[diagnostic::do_not_recommend]
 unsafe impl ZeroValid for str {}
+#[diagnostic::do_not_recommend]
 impl VariableLen for str {}
 
 // SAFETY: it takes no space.
+#[diagnostic::do_not_recommend]
 unsafe impl<M: ?Sized + 'static> PlasmaObject for PhantomData<M> {
     const SCHEMA: &'static Schema = &Schema::new(
         0,
@@ -254,4 +264,5 @@ unsafe impl<M: ?Sized + 'static> PlasmaObject for PhantomData<M> {
     }
 }
 // SAFETY: it has no bytes.
+#[diagnostic::do_not_recommend]
 unsafe impl<M: ?Sized + 'static> ZeroValid for PhantomData<M> {}

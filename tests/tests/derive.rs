@@ -166,16 +166,50 @@ fn schemas_end_where_the_tail_starts() {
 }
 
 #[test]
-fn values_with_a_tail_have_its_length() {
-    let data: Vec<u32> = vec![640, 480, 0x0403_0201, 0x0807_0605];
-    let image = Image::from_parts(data.as_ptr().cast(), 7);
-    // SAFETY: it starts with two integers, and seven bytes follow; `data` lives on, and the eighth
-    // byte, which the reference takes up because of the alignment, is there too.
-    let image = unsafe { &*image };
-    assert_eq!((image.width, image.height), (640, 480));
-    assert_eq!(image.pixels.len(), 7);
-    assert_eq!(Image::tail_len(image), 7);
-    assert_eq!(size_of_val(image), 16);
+#[allow(non_camel_case_types, clippy::builtin_type_shadow)]
+fn layouts_are_those_of_the_compiler_however_they_are_written() {
+    #[derive(PlasmaObject)]
+    #[r#repr(r#C, r#align(64,))]
+    struct Aligned {
+        count: u32,
+        values: [u16],
+    }
+
+    #[derive(PlasmaObject, Clone, Copy)]
+    #[r#repr(r#i8)]
+    enum Sign {
+        Minus = -1,
+        Zero,
+        Plus,
+    }
+
+    #[derive(PlasmaObject, Clone, Copy)]
+    #[repr(C)]
+    struct Named<str> {
+        value: u64,
+        last: str,
+    }
+
+    #[derive(PlasmaObject, Clone, Copy)]
+    #[repr(C)]
+    struct Computed {
+        array: [u32; if size_of::<usize>() == 8 { 3 } else { 5 }],
+        other: [u8; {
+            let words = 2;
+            words * 4
+        }],
+    }
+
+    assert_eq!(Aligned::SCHEMA.align(), 64);
+    assert_eq!(Aligned::SCHEMA.size(), 4);
+    assert_eq!(Sign::SCHEMA.size(), 1);
+    assert_eq!(Named::<i64>::SCHEMA.size(), 16);
+    assert_eq!(Named::<i64>::SCHEMA.element_size(), None);
+    assert_eq!(Computed::SCHEMA.size(), 20);
+}
+
+#[test]
+fn values_of_fixed_size_have_no_tail() {
     assert_eq!(Tick::tail_len(&Tick::zeroed()), 0);
 }
 

@@ -9,6 +9,9 @@ pub(crate) use json::Writer;
 
 use std::fmt;
 
+/// The greatest alignment: objects start at multiples of it.
+pub(crate) const MAX_ALIGN: usize = 64;
+
 /// What a [`PlasmaObject`](crate::PlasmaObject) is called and how it lies in memory; computed by
 /// the compiler, at [`SCHEMA`](crate::PlasmaObject::SCHEMA).
 ///
@@ -161,6 +164,10 @@ impl Schema {
     /// A type of `size` bytes, not counting a tail of variable length.
     #[doc(hidden)]
     pub const fn new(size: usize, align: usize, shape: Shape) -> Self {
+        assert!(
+            align <= MAX_ALIGN,
+            "objects start at multiples of 64 bytes: an alignment is 64 at most"
+        );
         Self { size, align, shape }
     }
 
