@@ -238,7 +238,9 @@ impl<'a> Impls<'a> {
     fn size_check(&self, fields: &[Field<'_>]) -> Option<TokenStream> {
         let private = &self.private;
         let last = fields.last().filter(|_| !self.is_generic())?.ty();
-        Some(quote!(const _: () = <#last as #private::IsSized>::YES;))
+        let check = quote!(<#last as #private::IsSized>::YES);
+        let check = without_self(check, self.object.ident);
+        Some(quote!(const _: () = #check;))
     }
 
     /// A schema, and checks that have to pass. Those of a type without parameters come with its
