@@ -116,12 +116,14 @@ impl Connection {
         }
     }
 
-    /// Whether the next request is to wait: for memory, or for the client to read.
-    pub(super) fn must_wait(&mut self) -> Result<bool, Closed> {
+    /// Whether the next request is to wait: for memory, or for the client to read. It never has more
+    /// than `max_unread` bytes unread for having asked for much.
+    pub(super) fn must_wait(&mut self, max_unread: usize) -> Result<bool, Closed> {
         if self.job.is_some() {
             return Ok(true);
         }
-        Ok(self.outbox.len() > GATHER_LIMIT && self.flush()? == Progress::Blocked)
+        let most = GATHER_LIMIT.min(max_unread);
+        Ok(self.outbox.len() > most && self.flush()? == Progress::Blocked)
     }
 
     /// Writes what the client can take.

@@ -480,13 +480,14 @@ impl Server {
     /// Handles requests until there are none, or the client has to wait; whether there may be
     /// more.
     fn handle_turn(&mut self, client: ClientId, inbox: &mut Inbox) -> Result<bool, Closed> {
+        let max_unread = self.options.clients.max_unread_bytes;
         for _ in 0..TURN {
             if !self.handle_next(client, inbox)? {
                 return Ok(false);
             }
             match self.connections.get_mut(&client) {
                 Some(connection) => {
-                    if connection.must_wait()? {
+                    if connection.must_wait(max_unread)? {
                         break;
                     }
                 }
