@@ -19,6 +19,9 @@
 //! Inside, the rules are a pure state machine that knows no socket, no clock and no mapping; an
 //! event loop on one thread carries requests to it and its answers back, and never waits for any
 //! one client.
+//!
+//! # Features
+//! `metrics`, on unless left out: metrics over HTTP, for Prometheus; the program needs it.
 
 mod arena;
 mod backer;

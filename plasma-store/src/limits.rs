@@ -100,3 +100,40 @@ impl ClientLimits {
             .map_or(usual, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_depends_on_the_capacity_is_bounded_whatever_that_is() {
+        let limits = ClientLimits::default();
+        let mib = 1 << 20;
+        assert_eq!(limits.request_bytes(16 << 20), 144 * mib);
+        assert_eq!(limits.unfinished_bytes(16 << 20), 288 * mib);
+        assert_eq!(limits.objects(6400), (4 << 20) + 100);
+        for capacity in [1 << 40, u64::MAX] {
+            assert_eq!(limits.request_bytes(capacity), 2176 * mib - 1);
+            assert_eq!(limits.objects(capacity), 16 << 20);
+        }
+    }
+
+    #[test]
+    fn what_was_told_counts() {
+        let limits = ClientLimits {
+            max_objects: Some(usize::MAX),
+            max_request_bytes: Some(1000),
+            ..ClientLimits::default()
+        };
+        assert_eq!(limits.objects(6400), 16 << 20);
+        assert_eq!(limits.request_bytes(6400), 1000);
+        assert_eq!(limits.unfinished_bytes(6400), 2000);
+        let limits = ClientLimits {
+            max_request_bytes: Some(u64::MAX),
+            max_unfinished_bytes: Some(7),
+            ..limits
+        };
+        assert_eq!(limits.request_bytes(6400), (2176 << 20) - 1);
+        assert_eq!(limits.unfinished_bytes(6400), 7);
+    }
+}

@@ -31,7 +31,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{Count, CutOff, Refused, Stats, TIME_BOUNDS_US};
+use super::{CutOff, Number, Refused, Stats, TIME_BOUNDS_US};
 use crate::StoreError;
 
 /// Where the metrics are.
@@ -334,37 +334,34 @@ impl Collector for Told {
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
-        let refused = Refused::ALL
-            .iter()
-            .map(|(reason, label)| (*label, stats.refused(*reason)));
         encode_by_reason(
             &mut encoder,
             "plasma_refused_clients",
             "Connections that were refused.",
-            refused,
+            Refused::LABELS,
+            &stats.refused,
         )?;
-        let cut_off = CutOff::ALL
-            .iter()
-            .map(|(reason, label)| (*label, stats.cut_off(*reason)));
         encode_by_reason(
             &mut encoder,
             "plasma_closed_clients",
             "Connections that the store ended.",
-            cut_off,
+            CutOff::LABELS,
+            &stats.cut_off,
         )?;
         encode_requests(&mut encoder, stats)
     }
 }
 
-fn encode_by_reason<'a>(
+fn encode_by_reason(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    counts: impl Iterator<Item = (&'a str, &'a Count)>,
+    reasons: &[&str],
+    counts: &[Number],
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (label, count) in counts {
-        let labels = [("reason", label)];
+    for (reason, count) in reasons.iter().zip(counts) {
+        let labels = [("reason", *reason)];
         let metric = metric.encode_family(&labels)?;
         ConstCounter::new(count.get()).encode(metric)?;
     }
@@ -385,7 +382,7 @@ fn encode_requests(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> fmt::R
         };
         let bounds = TIME_BOUNDS_US.iter().map(|us| *us as f64 / 1e6);
         let bounds = bounds.chain([f64::INFINITY]);
-        let counts = times.classes.iter().map(Count::get);
+        let counts = times.classes.iter().map(Number::get);
         let classes: Vec<_> = bounds.zip(counts).collect();
         // Of these very classes, so that they and their sum agree.
         let count = classes.iter().map(|(_, count)| count).sum();

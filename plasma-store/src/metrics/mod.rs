@@ -24,8 +24,8 @@ macro_rules! labels {
         }
 
         impl $name {
-            /// All there are, each with its label.
-            pub(crate) const ALL: &[(Self, &str)] = &[$((Self::$variant, $label)),+];
+            /// The label of each, in this order.
+            pub(crate) const LABELS: &[&str] = &[$($label),+];
         }
     };
 }
@@ -53,33 +53,24 @@ labels! {
     }
 }
 
-/// A number that only grows.
+/// A number that one thread writes and others read.
 #[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
+pub(crate) struct Number(AtomicU64);
 
-impl Count {
+impl Number {
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     pub(crate) fn add_one(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
     }
 
     fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number that comes from elsewhere.
-#[derive(Debug, Default)]
-pub(crate) struct Level(AtomicU64);
-
-impl Level {
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
+    #[cfg(feature = "metrics")]
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -96,8 +87,8 @@ const TIME_BOUNDS_US: [u64; 19] = [
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     /// One for each bound, and one for what takes longer than any.
-    classes: [Count; TIME_BOUNDS_US.len() + 1],
-    total_ns: Count,
+    classes: [Number; TIME_BOUNDS_US.len() + 1],
+    total_ns: Number,
 }
 
 impl Times {
@@ -119,26 +110,28 @@ const MESSAGE_TYPES: usize = 36;
 pub(crate) struct Stats {
     /// Somebody is to read this: only then are times taken.
     watched: bool,
-    pub(crate) capacity_bytes: Level,
-    pub(crate) used_bytes: Level,
-    pub(crate) largest_free_bytes: Level,
-    pub(crate) pinned_bytes: Level,
-    pub(crate) objects: Level,
-    pub(crate) unsealed_objects: Level,
-    pub(crate) evictions: Level,
-    pub(crate) evicted_bytes: Level,
-    pub(crate) hits: Level,
-    pub(crate) misses: Level,
-    pub(crate) refused_creates: Level,
-    pub(crate) ignored_requests: Level,
-    pub(crate) clients: Level,
-    pub(crate) cut_off_clients: Level,
-    pub(crate) subscriptions: Level,
-    pub(crate) accepted: Count,
-    refused: [Count; Refused::ALL.len()],
-    cut_off: [Count; CutOff::ALL.len()],
-    pub(crate) refused_subscriptions: Count,
-    pub(crate) dropped_subscriptions: Count,
+    pub(crate) capacity_bytes: Number,
+    pub(crate) used_bytes: Number,
+    pub(crate) largest_free_bytes: Number,
+    pub(crate) pinned_bytes: Number,
+    pub(crate) objects: Number,
+    pub(crate) unsealed_objects: Number,
+    pub(crate) evictions: Number,
+    pub(crate) evicted_bytes: Number,
+    pub(crate) hits: Number,
+    pub(crate) misses: Number,
+    pub(crate) refused_creates: Number,
+    pub(crate) ignored_requests: Number,
+    pub(crate) clients: Number,
+    pub(crate) cut_off_clients: Number,
+    pub(crate) subscriptions: Number,
+    pub(crate) accepted: Number,
+    /// By reason.
+    refused: [Number; Refused::LABELS.len()],
+    /// By reason.
+    cut_off: [Number; CutOff::LABELS.len()],
+    pub(crate) refused_subscriptions: Number,
+    pub(crate) dropped_subscriptions: Number,
     /// By message type.
     requests: [Times; MESSAGE_TYPES],
 }
@@ -147,26 +140,26 @@ impl Stats {
     pub(crate) fn new(watched: bool) -> Self {
         Self {
             watched,
-            capacity_bytes: Level::default(),
-            used_bytes: Level::default(),
-            largest_free_bytes: Level::default(),
-            pinned_bytes: Level::default(),
-            objects: Level::default(),
-            unsealed_objects: Level::default(),
-            evictions: Level::default(),
-            evicted_bytes: Level::default(),
-            hits: Level::default(),
-            misses: Level::default(),
-            refused_creates: Level::default(),
-            ignored_requests: Level::default(),
-            clients: Level::default(),
-            cut_off_clients: Level::default(),
-            subscriptions: Level::default(),
-            accepted: Count::default(),
+            capacity_bytes: Number::default(),
+            used_bytes: Number::default(),
+            largest_free_bytes: Number::default(),
+            pinned_bytes: Number::default(),
+            objects: Number::default(),
+            unsealed_objects: Number::default(),
+            evictions: Number::default(),
+            evicted_bytes: Number::default(),
+            hits: Number::default(),
+            misses: Number::default(),
+            refused_creates: Number::default(),
+            ignored_requests: Number::default(),
+            clients: Number::default(),
+            cut_off_clients: Number::default(),
+            subscriptions: Number::default(),
+            accepted: Number::default(),
             refused: Default::default(),
             cut_off: Default::default(),
-            refused_subscriptions: Count::default(),
-            dropped_subscriptions: Count::default(),
+            refused_subscriptions: Number::default(),
+            dropped_subscriptions: Number::default(),
             requests: std::array::from_fn(|_| Times::default()),
         }
     }
@@ -176,12 +169,18 @@ impl Stats {
         self.watched
     }
 
-    pub(crate) fn refused(&self, reason: Refused) -> &Count {
-        &self.refused[reason as usize]
+    /// A connection was refused.
+    pub(crate) fn refused(&self, reason: Refused) {
+        if let Some(count) = self.refused.get(reason as usize) {
+            count.add_one();
+        }
     }
 
-    pub(crate) fn cut_off(&self, reason: CutOff) -> &Count {
-        &self.cut_off[reason as usize]
+    /// A client was cut off.
+    pub(crate) fn cut_off(&self, reason: CutOff) {
+        if let Some(count) = self.cut_off.get(reason as usize) {
+            count.add_one();
+        }
     }
 
     /// A request begins to be handled.
@@ -194,5 +193,33 @@ impl Stats {
         if let (Some(begun), Some(times)) = (begun, self.requests.get(kind as usize)) {
             times.add(begun.elapsed());
         }
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_sorted_by_bounds_that_belong_to_the_lower_class() {
+        let times = Times::default();
+        let ns = [0, 999, 1000, 1001, 2000, 1_000_000_000, 1_000_000_001];
+        for ns in ns {
+            times.add(Duration::from_nanos(ns));
+        }
+        times.add(Duration::MAX);
+        let counts = times.classes.each_ref().map(Number::get);
+        assert_eq!(counts[..3], [3, 2, 0]);
+        assert_eq!(counts[TIME_BOUNDS_US.len() - 1..], [1, 2]);
+        assert_eq!(counts.iter().sum::<u64>(), 8);
+    }
+
+    #[test]
+    fn times_are_taken_only_for_somebody() {
+        assert!(Stats::new(false).begin().is_none());
+        let stats = Stats::new(true);
+        stats.handled(MessageType::RefreshLruReply, stats.begin());
+        let last = stats.requests.last().expect("one for each type");
+        assert_eq!(last.classes.iter().map(Number::get).sum::<u64>(), 1);
     }
 }

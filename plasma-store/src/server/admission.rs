@@ -94,7 +94,7 @@ impl Server {
                 },
                 Err(error) => {
                     let reason = Refusal::Unknown(error);
-                    self.stats.refused(reason.label()).add_one();
+                    self.stats.refused(reason.label());
                     warn!(%reason, "refused a client");
                     continue;
                 }
@@ -106,7 +106,7 @@ impl Server {
                     info!(client = client.0, pid, uid, gid, "connected");
                 }
                 Err(reason) => {
-                    self.stats.refused(reason.label()).add_one();
+                    self.stats.refused(reason.label());
                     warn!(pid, uid, %reason, "refused a client");
                 }
             }

@@ -522,7 +522,7 @@ impl Server {
         match reason.label() {
             None => info!(client = client.0, "disconnected"),
             Some(label) => {
-                self.stats.cut_off(label).add_one();
+                self.stats.cut_off(label);
                 let Peer { pid, uid, .. } = connection.peer;
                 let name = self.state.client_name(client);
                 warn!(client = client.0, name, pid, uid, %reason, "cut off a client");
