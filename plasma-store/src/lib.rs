@@ -21,7 +21,8 @@
 //! one client.
 //!
 //! # Features
-//! `metrics`, on unless left out: metrics over HTTP, for Prometheus; the program needs it.
+//! On unless left out: `metrics`, metrics over HTTP, for Prometheus; and `program`, what the program
+//! needs.
 
 mod arena;
 mod backer;

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -329,6 +329,42 @@ fn who_sends_nonsense_is_logged_once() {
         let [pid, uid] = who();
         let words = ["WARN", "cut off a client", "mallory", "version", &pid, &uid];
         the_one_line(&store, &words);
+    });
+}
+
+/// A log that nobody takes away, while clients give cause for many lines, keeps nobody waiting.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("socket");
+        let mut child = Command::new(server_program())
+            .args(["-m", "1000", "--log", "warn", "-s"])
+            .arg(&socket)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the store starts");
+        eventually("it serves", || connect(&socket).is_ok());
+        let make_it_log = |times: usize| {
+            for _ in 0..times {
+                let client = RawClient::connect(&socket);
+                client.send_bytes(&[7; 24]).expect("it is listened to");
+                client.wait_until_cut_off();
+            }
+            let client = connect(&socket).expect("it serves");
+            client.list().expect("it answers");
+        };
+        // A pipe holds 64 KiB.
+        make_it_log(2000);
+        let mut unread = child.stderr.take().expect("it is piped");
+        let mut start = [0; 4000];
+        unread.read_exact(&mut start).expect("there are lines");
+        assert!(String::from_utf8_lossy(&start).contains("cut off a client"));
+        drop(unread);
+        make_it_log(200);
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::kill(pid, Signal::SIGTERM).expect("it is there");
+        assert!(child.wait().expect("it is our child").success());
     });
 }
 

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
+use nix::sys::signal::{SigSet, Signal};
 use plasma_store::{Prefault, Store, StoreBuilder};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -63,6 +65,9 @@ SIGTERM and SIGINT end the store and remove its socket. Logs go to standard erro
 environment variable PLASMA_LOG says what to log.
 ";
 
+/// Lines of the log that are kept until somebody takes them.
+const MAX_LOG_LINES: usize = 10_000;
+
 enum Command {
     Serve(Box<StoreBuilder>, Option<LevelFilter>),
     Print(String),
@@ -88,9 +93,19 @@ fn serve(store: StoreBuilder, level: Option<LevelFilter>) -> ExitCode {
         Some(level) => EnvFilter::default().add_directive(level.into()),
         None => quiet.with_env_var("PLASMA_LOG").from_env_lossy(),
     };
+    // Whoever is to read the log may not, or be gone: that is never waited for, and lines are dropped
+    // in the end. The thread that writes them must leave signals to the store.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if let Err(error) = signals.thread_block() {
+        eprintln!("plasma-store-server: cannot wait for signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    let (log, _written_at_the_end) = NonBlockingBuilder::default()
+        .buffered_lines_limit(MAX_LOG_LINES)
+        .finish(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
