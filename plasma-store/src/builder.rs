@@ -1,6 +1,8 @@
 //! How a store is configured, started and stopped.
 
 use std::fmt;
+#[cfg(feature = "metrics")]
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,17 +16,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::StoreError;
 use crate::arena::{Arena, Place};
 use crate::external;
-use crate::server::{Options, Server, Stop};
+use crate::limits::ClientLimits;
+#[cfg(feature = "metrics")]
+use crate::metrics::Exporter;
+use crate::metrics::Stats;
+use crate::server::{Admission, Options, Server, Stop};
 use crate::socket::Listener;
 use crate::state::Limits;
-
-/// Objects a store keeps at most, beyond those its capacity makes likely: a bound on what objects
-/// of no bytes can cost.
-const LEAST_MAX_OBJECTS: u64 = 4 << 20;
-const BYTES_AN_OBJECT: u64 = 64;
-
-/// The most objects there can be: more would not fit into one answer to a list.
-const MOST_MAX_OBJECTS: usize = 16 << 20;
 
 /// The store's own descriptors, and those of one message while they are looked at.
 const DESCRIPTORS_BESIDE_CLIENTS: u64 = 512;
@@ -69,7 +67,7 @@ impl Store {
 /// store.shutdown()?;
 /// # Ok::<(), plasma_store::StoreError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until `spawn` or `run`"]
 pub struct StoreBuilder {
     capacity: u64,
@@ -78,29 +76,12 @@ pub struct StoreBuilder {
     huge_pages: bool,
     prefault: Prefault,
     external_store: Option<String>,
-    max_clients: usize,
-    max_objects: Option<usize>,
-    mode: u32,
+    limits: ClientLimits,
+    mode: Option<u32>,
     group: Option<String>,
-    stall_timeout: Duration,
-}
-
-impl Default for StoreBuilder {
-    fn default() -> Self {
-        Self {
-            capacity: 0,
-            socket: None,
-            directory: None,
-            huge_pages: false,
-            prefault: Prefault::Off,
-            external_store: None,
-            max_clients: 4096,
-            max_objects: None,
-            mode: 0o600,
-            group: None,
-            stall_timeout: Duration::from_secs(30),
-        }
-    }
+    allowed_uids: Vec<u32>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<SocketAddr>,
 }
 
 impl StoreBuilder {
@@ -144,22 +125,10 @@ impl StoreBuilder {
         self
     }
 
-    /// Connections at a time; 4096 unless told. One more is closed at once.
-    pub fn max_clients(mut self, clients: usize) -> Self {
-        self.max_clients = clients;
-        self
-    }
-
-    /// Objects at a time, whatever their size, up to 16 million. Unless told, 4 million and one for
-    /// every 64 bytes of capacity.
-    pub fn max_objects(mut self, objects: usize) -> Self {
-        self.max_objects = Some(objects);
-        self
-    }
-
-    /// The socket's permissions: who may connect. 0600 unless told, which is this user only.
+    /// The socket's permissions: who may connect. 0600 unless told, which is this user only; with
+    /// [`allow_uid`](Self::allow_uid), 0666.
     pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
+        self.mode = Some(mode);
         self
     }
 
@@ -170,9 +139,94 @@ impl StoreBuilder {
         self
     }
 
+    /// Lets a user connect, by number; call it again for more.
+    ///
+    /// From the first call on only these users and the store's own may connect, whatever the
+    /// socket's permissions: others, root among them, find their connection closed. Permissions
+    /// apply as well; unless [`mode`](Self::mode) is told, the socket's let everyone through. The
+    /// user must also be able to reach the socket: one that nobody named lies in a directory that is
+    /// this user's alone.
+    pub fn allow_uid(mut self, uid: u32) -> Self {
+        self.allowed_uids.push(uid);
+        self
+    }
+
+    /// Connections at a time; 4096 unless told. One more is closed at once.
+    pub fn max_clients(mut self, clients: usize) -> Self {
+        self.limits.max_clients = clients;
+        self
+    }
+
+    /// Subscriptions at a time, of all clients; 1024 unless told. The stream of one more is closed
+    /// at once: its client finds its notifications at an end.
+    pub fn max_subscriptions(mut self, subscriptions: usize) -> Self {
+        self.limits.max_subscriptions = subscriptions;
+        self
+    }
+
+    /// Objects at a time, whatever their size, up to 16 million. Unless told, 4 million and one for
+    /// every 64 bytes of capacity. Where there are as many, others are evicted as if there were no
+    /// memory left; if none can be, the create fails with `OutOfMemory`.
+    pub fn max_objects(mut self, objects: usize) -> Self {
+        self.limits.max_objects = Some(objects);
+        self
+    }
+
+    /// Objects that one request may name; 1,048,576 unless told, and no more. A client that names
+    /// more is cut off.
+    pub fn max_ids(mut self, ids: usize) -> Self {
+        self.limits.max_ids = ids;
+        self
+    }
+
+    /// Longest request, in bytes. Unless told, 128 MiB more than the capacity or than 2 GiB, the
+    /// lesser of the two; no more than the latter. A client that announces a longer one is cut off.
+    ///
+    /// Only content that is sent inside a request makes one long: objects that are created and then
+    /// written may have any size.
+    pub fn max_request_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_request_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes that all clients together may have sent of requests that have not come whole. Unless
+    /// told, twice the longest request. A client that goes beyond it is cut off, if more than 1 MiB
+    /// is its own.
+    pub fn max_unfinished_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_unfinished_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes that are kept for one client until it reads them; 256 MiB unless told. A client that
+    /// has left more replies unread when there is another for it is cut off. Notifications count
+    /// apart from replies, and without those of a subscription's beginning: with more of them
+    /// unread the subscription ends.
+    pub fn max_unread_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_unread_bytes = bytes;
+        self
+    }
+
+    /// Objects that the waiting gets of one client may name together; 4,194,304 unless told. Each
+    /// get that waits counts for 64 more. A client that goes beyond it is cut off.
+    pub fn max_waiting_ids(mut self, ids: usize) -> Self {
+        self.limits.max_waiting_ids = ids;
+        self
+    }
+
     /// How long a client may leave what it was sent unread before it is cut off; 30 s unless told.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stall_timeout = timeout;
+        self.limits.stall_timeout = timeout;
+        self
+    }
+
+    /// Serves metrics over HTTP at this address, under `/metrics`, in the format of Prometheus
+    /// (`OpenMetrics`), from a thread of their own. Port 0 is any that is free:
+    /// [`StoreHandle::metrics_address`] tells which. Unless told, there are none.
+    ///
+    /// Whoever can reach the address can read them: counts, sizes and times, nothing of an object.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.metrics = Some(address.into());
         self
     }
 
@@ -187,16 +241,20 @@ impl StoreBuilder {
             source: error.into(),
         })?;
         let stop = Arc::new(stop);
-        let server = self.start(Stop::Event(Arc::clone(&stop)))?;
-        let socket = server.socket_path().to_owned();
+        let service = self.start(Stop::Event(Arc::clone(&stop)))?;
+        let socket = service.server.socket_path().to_owned();
+        #[cfg(feature = "metrics")]
+        let metrics_address = service.exporter.as_ref().map(Exporter::address);
         let builder = thread::Builder::new().name("plasma-store".into());
-        let thread = builder.spawn(move || server.run());
+        let thread = builder.spawn(move || service.run());
         let thread = thread.map_err(|source| StoreError::Kernel {
             action: "start the store's thread",
             source,
         })?;
         Ok(StoreHandle {
             socket,
+            #[cfg(feature = "metrics")]
+            metrics_address,
             stop,
             thread: Some(thread),
             process: std::process::id(),
@@ -206,7 +264,10 @@ impl StoreBuilder {
     /// Asks for as many descriptors as the clients may need: two each, for a connection and a
     /// subscription. What cannot be had is told when it is missed.
     fn raise_descriptor_limit(&self) {
-        let wanted = self.max_clients as u64 * 2 + DESCRIPTORS_BESIDE_CLIENTS;
+        let clients = self.limits.max_clients as u64;
+        let wanted = clients
+            .saturating_mul(2)
+            .saturating_add(DESCRIPTORS_BESIDE_CLIENTS);
         if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
             && soft < wanted
         {
@@ -232,7 +293,7 @@ impl StoreBuilder {
         self.start(Stop::Signals(signals))?.run()
     }
 
-    fn start(self, stop: Stop) -> Result<Server, StoreError> {
+    fn start(self, stop: Stop) -> Result<Service, StoreError> {
         if self.capacity == 0 {
             return Err(StoreError::CapacityZeroOrHuge);
         }
@@ -243,24 +304,58 @@ impl StoreBuilder {
             huge_pages: self.huge_pages,
         };
         let arena = Arena::create(self.capacity, &place)?;
-        let likely = LEAST_MAX_OBJECTS.saturating_add(self.capacity / BYTES_AN_OBJECT);
-        let likely = usize::try_from(likely).unwrap_or(usize::MAX);
         let limits = Limits {
             capacity: self.capacity,
             arena_len: arena.len(),
-            max_objects: self.max_objects.unwrap_or(likely).min(MOST_MAX_OBJECTS),
+            max_objects: self.limits.objects(self.capacity),
+            max_waiting_ids: self.limits.max_waiting_ids,
             external: external.is_some(),
         };
+        let listed = !self.allowed_uids.is_empty();
+        let mode = self.mode.unwrap_or(if listed { 0o666 } else { 0o600 });
         let options = Options {
             limits,
+            clients: self.limits,
+            admission: if listed {
+                Admission::Listed(self.allowed_uids)
+            } else if mode & 0o077 == 0 {
+                Admission::Owner
+            } else {
+                Admission::Everyone
+            },
             prefault: self.prefault,
-            max_clients: self.max_clients,
-            owner_only: self.mode & 0o077 == 0,
-            stall_timeout: self.stall_timeout,
+        };
+        #[cfg(feature = "metrics")]
+        let watched = self.metrics.is_some();
+        #[cfg(not(feature = "metrics"))]
+        let watched = false;
+        let stats = Arc::new(Stats::new(watched));
+        #[cfg(feature = "metrics")]
+        let exporter = match self.metrics {
+            Some(address) => Some(Exporter::start(address, Arc::clone(&stats))?),
+            None => None,
         };
         // The socket comes last: once it is there, the store serves.
-        let bind = || Listener::bind(self.socket.as_deref(), self.mode, self.group.as_deref());
-        Server::new(options, arena, external, stop, bind)
+        let bind = || Listener::bind(self.socket.as_deref(), mode, self.group.as_deref());
+        Ok(Service {
+            server: Server::new(options, arena, external, stats, stop, bind)?,
+            #[cfg(feature = "metrics")]
+            exporter,
+        })
+    }
+}
+
+/// A store, and what goes with it.
+struct Service {
+    server: Server,
+    #[cfg(feature = "metrics")]
+    exporter: Option<Exporter>,
+}
+
+impl Service {
+    /// Serves until the store is told to stop; then everything stops.
+    fn run(self) -> Result<(), StoreError> {
+        self.server.run()
     }
 }
 
@@ -268,6 +363,8 @@ impl StoreBuilder {
 #[must_use = "the store stops when its handle is dropped"]
 pub struct StoreHandle {
     socket: PathBuf,
+    #[cfg(feature = "metrics")]
+    metrics_address: Option<SocketAddr>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<Result<(), StoreError>>>,
     /// The process whose thread it is: a forked child has the handle, but not the store.
@@ -278,6 +375,12 @@ impl StoreHandle {
     /// The socket that the store listens at.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where metrics are served, if they are: see [`StoreBuilder::metrics`].
+    #[cfg(feature = "metrics")]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Stops the store and removes its socket. Clients find themselves disconnected; what they

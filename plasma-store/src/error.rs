@@ -1,6 +1,7 @@
 //! Why a store cannot start, or had to stop.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why a store cannot start, or had to stop. Each says what to do about it.
@@ -94,6 +95,14 @@ pub enum StoreError {
     Socket {
         /// The path that was given.
         path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The metrics cannot be served.
+    #[error("cannot serve metrics at {address}: {source}: choose another address")]
+    Metrics {
+        /// The address that was given.
+        address: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },

@@ -19,13 +19,19 @@
 //! Inside, the rules are a pure state machine that knows no socket, no clock and no mapping; an
 //! event loop on one thread carries requests to it and its answers back, and never waits for any
 //! one client.
+//!
+//! # Features
+//! On unless left out: `metrics`, metrics over HTTP, for Prometheus; and `program`, what the program
+//! needs.
 
 mod arena;
 mod backer;
 mod builder;
 mod error;
 mod external;
+mod limits;
 mod memory;
+mod metrics;
 mod server;
 mod socket;
 mod state;

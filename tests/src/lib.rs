@@ -4,7 +4,9 @@
 
 pub mod raw;
 
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,6 +22,9 @@ use tempfile::TempDir;
 
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a store's log is called in its folder.
+const LOG_NAME: &str = "log";
 
 /// The store's program, built when it is first asked for.
 pub fn server_program() -> &'static Path {
@@ -59,7 +64,7 @@ pub struct StoreProcess {
     child: Child,
     socket: PathBuf,
     /// Holds the socket, unless the caller named one.
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
 }
 
 impl StoreProcess {
@@ -73,16 +78,42 @@ impl StoreProcess {
         let folder = tempfile::tempdir().expect("a folder for the socket");
         let socket = folder.path().join("plasma.sock");
         let mut process = Self::start_at(program, &socket, capacity, args);
-        process._folder = Some(folder);
+        process.folder = Some(folder);
         process
     }
 
-    /// The same at a socket of the caller's choice.
+    /// Starts this project's store as it is without anything in the environment, in a folder that
+    /// every user can reach; what it logs is kept for [`log`](Self::log).
+    pub fn start_logged(capacity: u64, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the socket");
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))
+            .expect("a folder takes permissions");
+        let log = File::create(folder.path().join(LOG_NAME)).expect("a file for the log");
+        let socket = folder.path().join("plasma.sock");
+        let mut command = Command::new(server_program());
+        command.env_remove("PLASMA_LOG").stderr(log);
+        let mut process = Self::start_command(command, &socket, capacity, args);
+        process.folder = Some(folder);
+        process
+    }
+
+    /// What a store has logged so far that was started for that.
+    pub fn log(&self) -> String {
+        let folder = self.folder.as_ref().expect("its log is kept");
+        std::fs::read_to_string(folder.path().join(LOG_NAME)).expect("a log is text")
+    }
+
+    /// The same as [`start_program`](Self::start_program) at a socket of the caller's choice.
     pub fn start_at(program: &Path, socket: &Path, capacity: u64, args: &[&str]) -> Self {
         // What hostile clients are told off for would drown everything else.
         let log = std::env::var_os("PLASMA_LOG").unwrap_or("error".into());
-        let child = Command::new(program)
-            .env("PLASMA_LOG", log)
+        let mut command = Command::new(program);
+        command.env("PLASMA_LOG", log);
+        Self::start_command(command, socket, capacity, args)
+    }
+
+    fn start_command(mut command: Command, socket: &Path, capacity: u64, args: &[&str]) -> Self {
+        let child = command
             .args(["-m", &capacity.to_string(), "-s"])
             .arg(socket)
             .args(args)
@@ -93,7 +124,7 @@ impl StoreProcess {
         let mut process = Self {
             child,
             socket: socket.to_owned(),
-            _folder: None,
+            folder: None,
         };
         process.wait_until_it_listens();
         process

@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
+use nix::sys::signal::{SigSet, Signal};
 use plasma_store::{Prefault, Store, StoreBuilder};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -25,23 +28,48 @@ Options, as for Arrow's server:
   -e ENDPOINT    where evicted objects go instead of being dropped; there is hashtable://NAME
 
 Further options:
-  --prefault WHEN        put memory behind the whole capacity: off (as objects need it; the
-                         default), background (while serving), full (before serving)
-  --mode OCTAL           the socket's permissions, 600 unless told: who may connect
-  --group NAME           the socket's group; give it permission with --mode 660
-  --max-clients N        connections at a time, 4096 unless told
-  --max-objects N        objects at a time, whatever their size
-  --stall-timeout SECS   cut off clients that do not read for this long, 30 unless told
-  --help                 print this
-  --version              print the version
+  --prefault WHEN           put memory behind the whole capacity: off (as objects need it; the
+                            default), background (while serving), full (before serving)
+  --metrics IP:PORT         tell Prometheus how the store does, at http://IP:PORT/metrics
+  --log LEVEL               what to log: off, error, warn (the default), info, debug, trace
+  --help                    print this
+  --version                 print the version
+
+Who may connect: the user who starts the store, unless told otherwise:
+  --mode OCTAL              the socket's permissions: 600, or with --allow-uid 666
+  --group NAME              the socket's group; give it permission with --mode 660
+  --allow-uid UID           let this user connect, and apart from the store's own only those who are
+                            listed so; may be given again
+
+Limits, and what comes of those who go beyond them (the log says who did, and which it was):
+  --max-clients N           connections at a time, 4096 unless told; one more is closed
+  --max-subscriptions N     subscriptions at a time, 1024 unless told; the stream of one more is
+                            closed
+  --max-objects N           objects at a time, whatever their size, up to 16 million; 4 million and
+                            one for every 64 bytes of capacity unless told; then others are evicted
+  --max-ids N               objects that a request may name; 1048576 unless told, and no more
+                            [cut off]
+  --max-request-bytes N     length of a request; capacity (of which 2 GiB count) and 128 MiB unless
+                            told; at most 2 GiB and 128 MiB [cut off]
+  --max-unfinished-bytes N  parts of requests whose rest has not come, of all clients together; two
+                            of the longest requests unless told [cut off, if it sent over 1 MiB]
+  --max-unread-bytes N      replies that a client has not read, and apart from them notifications;
+                            256 MiB unless told [cut off; its notifications end]
+  --max-waiting-ids N       objects that a client's waiting gets may name together, each get
+                            counting for 64 more; 4194304 unless told [cut off]
+  --stall-timeout SECS      how long a client may read nothing of what it is sent; 30 unless told
+                            [cut off]
 
 Options take one dash or two, and their value behind a space or an equals sign.
-SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; the environment
-variable PLASMA_LOG sets how much (error, warn, info, debug; info unless told).
+SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; without --log the
+environment variable PLASMA_LOG says what to log.
 ";
 
+/// Lines of the log that are kept until somebody takes them.
+const MAX_LOG_LINES: usize = 10_000;
+
 enum Command {
-    Serve(StoreBuilder),
+    Serve(Box<StoreBuilder>, Option<LevelFilter>),
     Print(String),
 }
 
@@ -51,7 +79,7 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Command::Serve(store)) => serve(store),
+        Ok(Command::Serve(store, level)) => serve(*store, level),
         Err(error) => {
             eprintln!("plasma-store-server: {error} (see --help)");
             ExitCode::from(2)
@@ -59,14 +87,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(store: StoreBuilder) -> ExitCode {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("PLASMA_LOG")
-        .from_env_lossy();
+fn serve(store: StoreBuilder, level: Option<LevelFilter>) -> ExitCode {
+    let quiet = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    let filter = match level {
+        Some(level) => EnvFilter::default().add_directive(level.into()),
+        None => quiet.with_env_var("PLASMA_LOG").from_env_lossy(),
+    };
+    // Whoever is to read the log may not, or be gone: that is never waited for, and lines are dropped
+    // in the end. The thread that writes them must leave signals to the store.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if let Err(error) = signals.thread_block() {
+        eprintln!("plasma-store-server: cannot wait for signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    let (log, _written_at_the_end) = NonBlockingBuilder::default()
+        .buffered_lines_limit(MAX_LOG_LINES)
+        .finish(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
@@ -80,12 +119,21 @@ fn serve(store: StoreBuilder) -> ExitCode {
 }
 
 /// The options whose names have more than one letter.
-const LONG_OPTIONS: [&str; 8] = [
+const LONG_OPTIONS: [&str; 17] = [
     "prefault",
+    "metrics",
+    "log",
     "mode",
     "group",
+    "allow-uid",
     "max-clients",
+    "max-subscriptions",
     "max-objects",
+    "max-ids",
+    "max-request-bytes",
+    "max-unfinished-bytes",
+    "max-unread-bytes",
+    "max-waiting-ids",
     "stall-timeout",
     "help",
     "version",
@@ -106,7 +154,7 @@ fn with_two_dashes(arg: OsString) -> OsString {
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error> {
     let mut parser = Parser::from_args(args.map(with_two_dashes));
     let mut store = Store::builder();
-    let (mut capacity, mut socket) = (false, false);
+    let (mut capacity, mut socket, mut level) = (false, false, None);
     while let Some(arg) = parser.next()? {
         store = match arg {
             Arg::Short('m') | Arg::Long("m") => {
@@ -127,8 +175,22 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
             Arg::Long("prefault") => store.prefault(parser.value()?.parse_with(prefault)?),
             Arg::Long("mode") => store.mode(parser.value()?.parse_with(mode)?),
             Arg::Long("group") => store.group(parser.value()?.string()?),
+            Arg::Long("allow-uid") => store.allow_uid(parser.value()?.parse_with(uid)?),
+            Arg::Long("metrics") => store.metrics(parser.value()?.parse_with(address)?),
+            Arg::Long("log") => {
+                level = Some(parser.value()?.parse_with(log_level)?);
+                store
+            }
             Arg::Long("max-clients") => store.max_clients(parser.value()?.parse()?),
+            Arg::Long("max-subscriptions") => store.max_subscriptions(parser.value()?.parse()?),
             Arg::Long("max-objects") => store.max_objects(parser.value()?.parse()?),
+            Arg::Long("max-ids") => store.max_ids(parser.value()?.parse()?),
+            Arg::Long("max-request-bytes") => store.max_request_bytes(parser.value()?.parse()?),
+            Arg::Long("max-unfinished-bytes") => {
+                store.max_unfinished_bytes(parser.value()?.parse()?)
+            }
+            Arg::Long("max-unread-bytes") => store.max_unread_bytes(parser.value()?.parse()?),
+            Arg::Long("max-waiting-ids") => store.max_waiting_ids(parser.value()?.parse()?),
             Arg::Long("stall-timeout") => {
                 store.stall_timeout(Duration::from_secs(parser.value()?.parse()?))
             }
@@ -141,7 +203,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
         };
     }
     match (capacity, socket) {
-        (true, true) => Ok(Command::Serve(store)),
+        (true, true) => Ok(Command::Serve(Box::new(store), level)),
         (false, _) => Err("how large is the store to be? give -m BYTES".into()),
         (_, false) => Err("where is the store to listen? give -s SOCKET".into()),
     }
@@ -155,6 +217,21 @@ fn bytes(text: &str) -> Result<u64, &'static str> {
 fn mode(text: &str) -> Result<u32, &'static str> {
     u32::from_str_radix(text, 8)
         .map_err(|_| "--mode takes permissions in octal digits, such as 660")
+}
+
+fn uid(text: &str) -> Result<u32, &'static str> {
+    text.parse()
+        .map_err(|_| "--allow-uid takes the number of a user, such as 1000")
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "--metrics takes an IP address and a port, such as 127.0.0.1:9187")
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
+    text.parse()
+        .map_err(|_| "--log takes one of off, error, warn, info, debug, trace")
 }
 
 fn prefault(text: &str) -> Result<Prefault, &'static str> {

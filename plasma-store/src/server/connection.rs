@@ -9,6 +9,7 @@ use nix::sys::epoll::EpollFlags;
 use plasma_core::protocol::message::{Encoder, Reply};
 use plasma_core::transport::{Inbox, Outbox, Received};
 
+use super::admission::Peer;
 use super::requests::Closed;
 use crate::backer::JobId;
 
@@ -18,6 +19,7 @@ const GATHER_LIMIT: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
+    pub(super) peer: Peer,
     pub(super) inbox: Inbox,
     outbox: Outbox,
     /// The client has been sent the segment's descriptor.
@@ -30,6 +32,8 @@ pub(super) struct Connection {
     pub(super) more: bool,
     /// Bytes that are here of a request that has not come whole.
     pub(super) unfinished: usize,
+    /// The limit on what it leaves unread, once it is past that and was not sent everything.
+    overrun: Option<usize>,
     /// Since when the client has read nothing of what waits for it.
     blocked_since: Option<Instant>,
     pub(super) interest: EpollFlags,
@@ -45,9 +49,10 @@ pub(super) enum Progress {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, peer: Peer) -> Self {
         Self {
             socket,
+            peer,
             inbox: Inbox::new(),
             outbox: Outbox::new(),
             knows_segment: false,
@@ -55,6 +60,7 @@ impl Connection {
             job: None,
             more: false,
             unfinished: 0,
+            overrun: None,
             blocked_since: None,
             interest: EpollFlags::EPOLLIN,
         }
@@ -78,13 +84,26 @@ impl Connection {
         }
     }
 
-    /// Queues a reply, and behind it the segment's descriptor if the client has not seen it.
+    /// Queues a reply, and behind it the segment's descriptor if the client has not seen it. With
+    /// more than `max_unread` bytes unread before it, the connection is to end at the next write.
     pub(super) fn reply(
         &mut self,
         encoder: &mut Encoder,
         reply: &Reply<'_>,
         segment: &Arc<OwnedFd>,
+        max_unread: usize,
     ) {
+        if self.overrun.is_some() {
+            return;
+        }
+        if self.outbox.len() > max_unread {
+            // It may have been read by now. If this fails, so does the next write.
+            let _ = self.outbox.flush(self.socket.as_fd());
+            if self.outbox.len() > max_unread {
+                self.overrun = Some(max_unread);
+                return;
+            }
+        }
         self.outbox.push(encoder.reply(reply));
         let names_segment = match reply {
             Reply::Create { result, .. } => result.is_ok(),
@@ -97,16 +116,21 @@ impl Connection {
         }
     }
 
-    /// Whether the next request is to wait: for memory, or for the client to read.
-    pub(super) fn must_wait(&mut self) -> Result<bool, Closed> {
+    /// Whether the next request is to wait: for memory, or for the client to read. It never has more
+    /// than `max_unread` bytes unread for having asked for much.
+    pub(super) fn must_wait(&mut self, max_unread: usize) -> Result<bool, Closed> {
         if self.job.is_some() {
             return Ok(true);
         }
-        Ok(self.outbox.len() > GATHER_LIMIT && self.flush()? == Progress::Blocked)
+        let most = GATHER_LIMIT.min(max_unread);
+        Ok(self.outbox.len() > most && self.flush()? == Progress::Blocked)
     }
 
     /// Writes what the client can take.
     pub(super) fn flush(&mut self) -> Result<Progress, Closed> {
+        if let Some(limit) = self.overrun {
+            return Err(Closed::TooMuchUnread(limit));
+        }
         if self.outbox.is_empty() {
             return Ok(Progress::Done);
         }

@@ -1,10 +1,11 @@
 //! The event loop: it carries requests to the rules and answers back, on one thread.
 //!
-//! It never waits for a client. What a client makes it keep is bounded: a request no longer than
-//! [`Server::max_request_len`], kept only as far as it has come; what the client does not read, up
-//! to the point where it is no longer listened to; and after a while it is cut off. Whatever is
-//! malformed costs the one who sent it the connection, and nobody else anything.
+//! It never waits for a client. What a client makes it keep is bounded, as [`ClientLimits`] tell: a
+//! request is kept only as far as it has come; a client that does not read is no longer listened
+//! to, and after a while it is cut off. Whatever is malformed costs the one who sent it the
+//! connection, and nobody else anything.
 
+mod admission;
 mod closer;
 mod connection;
 mod memory;
@@ -12,7 +13,6 @@ mod requests;
 mod subscriber;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,24 +23,29 @@ use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
+use nix::sys::socket::{Shutdown, shutdown};
 use plasma_core::protocol::message::{Encoder, Reply};
 use plasma_core::spin::Spin;
 use plasma_core::transport::{Inbox, wait_ready};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::StoreError;
 use crate::arena::Arena;
 use crate::backer::JobId;
 use crate::builder::Prefault;
 use crate::external::ExternalStore;
+use crate::limits::ClientLimits;
+use crate::metrics::Stats;
 use crate::socket::Listener;
 use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
+use admission::Peer;
 use closer::Closer;
 use connection::{Connection, Progress};
 use memory::Memory;
 use requests::{Closed, Task};
 use subscriber::Subscriber;
+
+pub(crate) use admission::Admission;
 
 /// Requests of one client that are handled before others have their turn, in one read and in how
 /// many.
@@ -49,9 +54,6 @@ const ROUNDS: usize = 16;
 
 /// Connections that are accepted before those who are connected have their turn.
 const ACCEPTS_A_TURN: usize = 64;
-
-/// What requests may have beside an object's content: ids, names, offsets.
-const REQUEST_OVERHEAD: u64 = 128 << 20;
 
 /// A request that is no longer than this may always come in parts, in bytes.
 const SMALL_REQUEST: usize = 1 << 20;
@@ -80,14 +82,12 @@ impl Stop {
 }
 
 /// How the loop is to serve.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) limits: Limits,
+    pub(crate) clients: ClientLimits,
+    pub(crate) admission: Admission,
     pub(crate) prefault: Prefault,
-    pub(crate) max_clients: usize,
-    /// The socket is this user's alone, so nobody else should be at its other end.
-    pub(crate) owner_only: bool,
-    pub(crate) stall_timeout: Duration,
 }
 
 /// A client that is served no more.
@@ -151,6 +151,9 @@ impl Token {
 pub(crate) struct Server {
     options: Options,
     state: State,
+    stats: Arc<Stats>,
+    /// Who creates objects has been told of `max-objects` in the log, and nothing has changed.
+    told_of_max_objects: bool,
     memory: Memory,
     external: Option<Box<dyn ExternalStore>>,
     epoll: Epoll,
@@ -189,6 +192,7 @@ impl Server {
         options: Options,
         arena: Arena,
         external: Option<Box<dyn ExternalStore>>,
+        stats: Arc<Stats>,
         stop: Stop,
         bind: impl FnOnce() -> Result<Listener, StoreError>,
     ) -> Result<Self, StoreError> {
@@ -211,6 +215,8 @@ impl Server {
         }
         Ok(Self {
             state,
+            stats,
+            told_of_max_objects: false,
             options,
             memory,
             external,
@@ -248,6 +254,7 @@ impl Server {
             capacity_bytes = self.options.limits.capacity,
             "serving"
         );
+        self.publish();
         let mut events = [EpollEvent::empty(); 256];
         loop {
             let count = self.wait(&mut events)?;
@@ -255,7 +262,7 @@ impl Server {
                 match Token::from_number(event.data()) {
                     Token::Listener => self.accept(),
                     Token::Stop => {
-                        let ignored_requests = self.state.ignored_requests();
+                        let ignored_requests = self.state.tally().ignored_requests;
                         info!(ignored_requests, "stopping");
                         return Ok(());
                     }
@@ -271,6 +278,51 @@ impl Server {
             }
             self.keep_time();
             self.send();
+            self.tell_of_max_objects();
+            self.publish();
+        }
+    }
+
+    /// Tells whoever reads the metrics how things stand.
+    fn publish(&self) {
+        let stats = &*self.stats;
+        if !stats.watched() {
+            return;
+        }
+        let tally = self.state.tally();
+        for (level, value) in [
+            (&stats.capacity_bytes, self.options.limits.capacity),
+            (&stats.used_bytes, tally.used_bytes),
+            (&stats.largest_free_bytes, tally.largest_free_bytes),
+            (&stats.pinned_bytes, tally.pinned_bytes),
+            (&stats.objects, tally.objects as u64),
+            (&stats.unsealed_objects, tally.unsealed_objects as u64),
+            (&stats.evictions, tally.evictions),
+            (&stats.evicted_bytes, tally.evicted_bytes),
+            (&stats.hits, tally.hits),
+            (&stats.misses, tally.misses),
+            (&stats.refused_creates, tally.refused_creates),
+            (&stats.ignored_requests, tally.ignored_requests),
+            (&stats.clients, self.connections.len() as u64),
+            (&stats.cut_off_clients, self.cut_off.len() as u64),
+            (&stats.subscriptions, self.subscribers.len() as u64),
+        ] {
+            level.set(value);
+        }
+    }
+
+    /// Says in the log that there are as many objects as there may be, once each time it comes to
+    /// that.
+    fn tell_of_max_objects(&mut self) {
+        match self.state.met_max_objects() {
+            Some(limit) if !self.told_of_max_objects => {
+                warn!(
+                    "creates fail: there are {limit} objects, the most there may be (--max-objects)"
+                );
+                self.told_of_max_objects = true;
+            }
+            Some(_) => {}
+            None => self.told_of_max_objects = false,
         }
     }
 
@@ -351,61 +403,19 @@ impl Server {
 
     /// Ends the connections of clients that have not read for too long.
     fn cut_off_the_stalled(&mut self) {
-        let timeout = self.options.stall_timeout;
+        let timeout = self.options.clients.stall_timeout;
         let mut stalled = self.blocked.clone();
         stalled.retain(|client| {
             let connection = self.connections.get(client);
             connection.is_some_and(|connection| connection.stalled_for() > timeout)
         });
         for client in stalled {
-            self.close(client, &Closed::Stalled);
+            self.close(client, &Closed::Stalled(timeout));
         }
     }
 
     // -----------------------------------------------------------------------------------------
     // Connections
-
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTS_A_TURN {
-            let socket = match self.listener.accept() {
-                Ok(socket) => socket,
-                Err(Errno::EAGAIN) => return,
-                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection now");
-                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
-                    let none = EpollFlags::empty();
-                    self.set_interest(self.listener.socket.as_fd(), Token::Listener, none);
-                    return;
-                }
-            };
-            if let Err(error) = self.admit(socket) {
-                warn!(%error, "refused a connection");
-            }
-        }
-    }
-
-    fn admit(&mut self, socket: OwnedFd) -> io::Result<()> {
-        if self.connections.len() + self.cut_off.len() >= self.options.max_clients {
-            let limit = self.options.max_clients;
-            return Err(io::Error::other(format!("{limit} clients are connected")));
-        }
-        let peer = getsockopt(&socket, PeerCredentials)?;
-        let own = nix::unistd::geteuid().as_raw();
-        if self.options.owner_only && ![own, 0].contains(&peer.uid()) {
-            let uid = peer.uid();
-            return Err(io::Error::other(format!("user {uid} may not connect")));
-        }
-        let client = ClientId(self.next_client);
-        self.next_client += 1;
-        let token = Token::Connection(client).number();
-        self.epoll
-            .add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        self.state.connect(client);
-        self.connections.insert(client, Connection::new(socket));
-        debug!(client = client.0, pid = peer.pid(), "connected");
-        Ok(())
-    }
 
     /// Reads, handles and answers what a client has sent, as far as it may.
     fn serve(&mut self, client: ClientId, events: EpollFlags) {
@@ -456,7 +466,7 @@ impl Server {
             self.unfinished = self.unfinished - connection.unfinished + held;
             connection.unfinished = held;
             if held > SMALL_REQUEST && self.unfinished > most_unfinished {
-                return Err(Closed::TooMuchUnfinished);
+                return Err(Closed::TooMuchUnfinished(most_unfinished));
             }
             if connection.more || connection.flush()? == Progress::Blocked {
                 break;
@@ -470,13 +480,14 @@ impl Server {
     /// Handles requests until there are none, or the client has to wait; whether there may be
     /// more.
     fn handle_turn(&mut self, client: ClientId, inbox: &mut Inbox) -> Result<bool, Closed> {
+        let max_unread = self.options.clients.max_unread_bytes;
         for _ in 0..TURN {
             if !self.handle_next(client, inbox)? {
                 return Ok(false);
             }
             match self.connections.get_mut(&client) {
                 Some(connection) => {
-                    if connection.must_wait()? {
+                    if connection.must_wait(max_unread)? {
                         break;
                     }
                 }
@@ -486,17 +497,16 @@ impl Server {
         Ok(true)
     }
 
-    /// Longest request body this store reads, in bytes. Inline content cannot be larger than a
-    /// flatbuffer, nor than the store.
+    /// Longest request body this store reads, in bytes.
     fn max_request_len(&self) -> usize {
-        let content = self.options.limits.capacity.min(i32::MAX as u64);
-        usize::try_from(content + REQUEST_OVERHEAD).unwrap_or(usize::MAX)
+        let capacity = self.options.limits.capacity;
+        self.options.clients.request_bytes(capacity)
     }
 
-    /// Most that all clients together may have sent of requests that have not come whole, in bytes:
-    /// two of the longest.
+    /// Most that all clients together may have sent of requests that have not come whole, in bytes.
     fn max_unfinished(&self) -> usize {
-        self.max_request_len().saturating_mul(2)
+        let capacity = self.options.limits.capacity;
+        self.options.clients.unfinished_bytes(capacity)
     }
 
     /// Ends a connection. What its client holds is taken back, but not while the client is still
@@ -509,14 +519,14 @@ impl Server {
         for descriptor in connection.inbox.take_descriptors() {
             self.closer.close(descriptor);
         }
-        match reason {
-            Closed::ByPeer => debug!(client = client.0, "disconnected"),
-            reason => warn!(
-                client = client.0,
-                name = self.state.client_name(client),
-                %reason,
-                "closed the connection"
-            ),
+        match reason.label() {
+            None => info!(client = client.0, "disconnected"),
+            Some(label) => {
+                self.stats.cut_off(label);
+                let Peer { pid, uid, .. } = connection.peer;
+                let name = self.state.client_name(client);
+                warn!(client = client.0, name, pid, uid, %reason, "cut off a client");
+            }
         }
         self.blocked.remove(&client);
         self.drop_subscriber(client);
@@ -659,7 +669,8 @@ impl Server {
     /// Queues a reply, if the client is still there.
     fn reply(&mut self, client: ClientId, reply: &Reply<'_>) {
         if let Some(connection) = self.connections.get_mut(&client) {
-            connection.reply(&mut self.encoder, reply, self.memory.descriptor());
+            let most = self.options.clients.max_unread_bytes;
+            connection.reply(&mut self.encoder, reply, self.memory.descriptor(), most);
             self.unsent.insert(client);
         }
     }

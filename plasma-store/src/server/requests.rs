@@ -13,6 +13,7 @@ use plasma_core::transport::{Inbox, MissingDescriptor};
 use super::Server;
 use super::memory::Backed;
 use crate::backer::JobId;
+use crate::metrics::CutOff;
 use crate::state::alloc::Range;
 use crate::state::{self, ClientId, Effects, TooManyWaits, Transfer};
 
@@ -22,21 +23,60 @@ pub(super) enum Closed {
     #[error("the client closed it")]
     ByPeer,
     #[error("what it sent is no message: {0}")]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     #[error("what it sent is no request: {0}")]
     Message(#[from] MalformedMessage),
     #[error("{0}")]
     Descriptor(#[from] MissingDescriptor),
     #[error("it sent a descriptor that nothing asked for")]
     UnaskedDescriptor,
-    #[error("it has {0}")]
+    #[error("it sent a request of {announced} bytes, {limit} are allowed (--max-request-bytes)")]
+    RequestTooLong { announced: i64, limit: usize },
+    #[error("it sent a request that names {count} objects, {limit} are allowed (--max-ids)")]
+    TooManyIds { count: usize, limit: usize },
+    #[error("it has {0} (--max-waiting-ids)")]
     Waits(#[from] TooManyWaits),
-    #[error("clients together have sent too much of requests that they do not finish")]
-    TooMuchUnfinished,
-    #[error("it does not read what it is sent")]
-    Stalled,
+    #[error(
+        "clients together have sent more than {0} bytes of requests that they do not finish \
+         (--max-unfinished-bytes)"
+    )]
+    TooMuchUnfinished(usize),
+    #[error("it has left more than {0} bytes of replies unread (--max-unread-bytes)")]
+    TooMuchUnread(usize),
+    #[error("it has read nothing of what it was sent for {} s (--stall-timeout)", .0.as_secs_f64())]
+    Stalled(Duration),
     #[error("{0}")]
     Failed(io::Error),
+}
+
+impl From<FrameError> for Closed {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Length { announced, limit } if announced >= 0 => {
+                Self::RequestTooLong { announced, limit }
+            }
+            error => Self::Frame(error),
+        }
+    }
+}
+
+impl Closed {
+    /// What it counts as, unless it was the client's own wish.
+    pub(super) fn label(&self) -> Option<CutOff> {
+        Some(match self {
+            Self::ByPeer => return None,
+            Self::Frame(_) | Self::Message(_) | Self::Descriptor(_) | Self::UnaskedDescriptor => {
+                CutOff::Malformed
+            }
+            Self::RequestTooLong { .. } => CutOff::RequestBytes,
+            Self::TooManyIds { .. } => CutOff::Ids,
+            Self::Waits(_) => CutOff::WaitingIds,
+            Self::TooMuchUnfinished(_) => CutOff::UnfinishedBytes,
+            Self::TooMuchUnread(_) => CutOff::UnreadBytes,
+            Self::Stalled(_) => CutOff::Stalled,
+            Self::Failed(_) => CutOff::Failed,
+        })
+    }
 }
 
 /// What is to be done once there is memory.
@@ -54,6 +94,15 @@ pub(super) enum Task {
         single: bool,
     },
     Restore(Transfer),
+}
+
+/// How many objects a request names; the limit is for those that name any number.
+fn ids_named(request: &Request<'_>) -> usize {
+    match request {
+        Request::Get { ids, .. } | Request::Delete(ids) | Request::RefreshLru(ids) => ids.len(),
+        Request::CreateAndSealBatch { objects, .. } => objects.len(),
+        _ => 1,
+    }
 }
 
 impl Server {
@@ -83,8 +132,15 @@ impl Server {
                 Ok(false)
             };
         };
+        let begun = self.stats.begin();
         let request = Request::decode(kind, body)?;
-        self.handle(client, request)?;
+        let (count, limit) = (ids_named(&request), self.options.clients.max_ids);
+        if count > limit {
+            return Err(Closed::TooManyIds { count, limit });
+        }
+        let handled = self.handle(client, request);
+        self.stats.handled(kind, begun);
+        handled?;
         Ok(true)
     }
 

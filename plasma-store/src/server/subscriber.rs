@@ -10,6 +10,7 @@ use plasma_core::protocol::message::Notification;
 use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
 
+use super::admission::Peer;
 use super::{Server, Token};
 use crate::state::ClientId;
 
@@ -18,16 +19,13 @@ use crate::state::ClientId;
 /// notification where there is some of it.
 const WHOLE_WRITE_LEN: usize = 16 << 10;
 
-/// Bytes that a subscriber may leave unread before it is dropped, beside what it is told at first.
-const MAX_UNREAD: usize = 256 << 20;
-
 #[derive(Debug)]
 pub(super) struct Subscriber {
     stream: OwnedFd,
     outbox: Outbox,
     /// What is left to write of each notification in the outbox, in bytes.
     lens: VecDeque<usize>,
-    /// Bytes that may wait.
+    /// Bytes that may wait: as many as for any client, beside what it is told at first.
     allowance: usize,
     /// It has left more unread than that, and was not told everything.
     overrun: bool,
@@ -47,7 +45,9 @@ impl Subscriber {
     /// Writes what the stream takes; whether all is written.
     fn flush(&mut self) -> io::Result<bool> {
         if self.overrun {
-            return Err(io::Error::other("it does not read"));
+            let most = self.allowance;
+            let text = format!("it has left more than {most} bytes unread (--max-unread-bytes)");
+            return Err(io::Error::other(text));
         }
         while !self.outbox.is_empty() {
             let whole = self.whole_notifications();
@@ -92,6 +92,21 @@ impl Server {
     /// of the first.
     pub(super) fn subscribe(&mut self, client: ClientId, stream: OwnedFd) {
         self.drop_subscriber(client);
+        let Some(peer) = self.connections.get(&client).map(|known| known.peer) else {
+            return self.closer.close(stream);
+        };
+        let limit = self.options.clients.max_subscriptions;
+        if self.subscribers.len() >= limit {
+            self.stats.refused_subscriptions.add_one();
+            let Peer { pid, uid, .. } = peer;
+            let reason =
+                format!("{limit} clients subscribe, the most there may be (--max-subscriptions)");
+            warn!(
+                client = client.0,
+                pid, uid, reason, "refused a subscription"
+            );
+            return self.closer.close(stream);
+        }
         if !is_unix_socket(&stream) {
             warn!(
                 client = client.0,
@@ -112,7 +127,10 @@ impl Server {
             let (length, body) = self.encoder.notification(&sealed);
             subscriber.push(&length, body);
         }
-        subscriber.allowance = subscriber.outbox.len().saturating_add(MAX_UNREAD);
+        subscriber.allowance = subscriber
+            .outbox
+            .len()
+            .saturating_add(self.options.clients.max_unread_bytes);
         let token = Token::Subscriber(client).number();
         let event = EpollEvent::new(subscriber.interest, token);
         if let Err(error) = self.epoll.add(subscriber.stream(), event) {
@@ -141,8 +159,11 @@ impl Server {
             let wanted = match subscriber.flush() {
                 Ok(true) => EpollFlags::empty(),
                 Ok(false) => EpollFlags::EPOLLOUT,
-                Err(error) => {
-                    warn!(client = client.0, %error, "dropped a subscriber");
+                Err(reason) => {
+                    self.stats.dropped_subscriptions.add_one();
+                    let peer = self.connections.get(&client).map(|known| known.peer);
+                    let (pid, uid) = (peer.map(|peer| peer.pid), peer.map(|peer| peer.uid));
+                    warn!(client = client.0, pid, uid, %reason, "ended a subscription");
                     self.drop_subscriber(client);
                     continue;
                 }

@@ -223,6 +223,11 @@ impl Lru {
         self.global.used
     }
 
+    /// Bytes of objects that some client holds.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
+    }
+
     /// The oldest objects that nobody holds, with their bytes; no longer in the order.
     pub(crate) fn take_oldest(
         &mut self,

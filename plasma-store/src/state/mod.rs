@@ -29,9 +29,6 @@ use wait::{Patience, Wait, Waits};
 /// The store has one segment, and this is its number.
 pub(crate) const SEGMENT: i32 = 1;
 
-/// Ids that the waiting gets of one client may name together.
-const MAX_WAITED_IDS: usize = 4 << 20;
-
 /// What a get that waits counts for beside its ids: it is kept, and its answer will be.
 const WAIT_COST: usize = 64;
 
@@ -111,8 +108,31 @@ pub(crate) struct Limits {
     pub(crate) arena_len: u64,
     /// Objects, whatever their size.
     pub(crate) max_objects: usize,
+    /// Ids that the waiting gets of one client may name together.
+    pub(crate) max_waiting_ids: usize,
     /// Whether evicted objects go to an external store.
     pub(crate) external: bool,
+}
+
+/// How things stand, and what has happened so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) used_bytes: u64,
+    /// Size of the largest object that there is room for without evicting any.
+    pub(crate) largest_free_bytes: u64,
+    pub(crate) pinned_bytes: u64,
+    pub(crate) objects: usize,
+    pub(crate) unsealed_objects: usize,
+    /// Objects that were evicted, and their bytes.
+    pub(crate) evictions: u64,
+    pub(crate) evicted_bytes: u64,
+    /// Ids in gets whose objects were there when they were asked for, and whose were not.
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    /// Creates that failed because there were as many objects as there may be.
+    pub(crate) refused_creates: u64,
+    /// Releases and aborts of what the client does not hold.
+    pub(crate) ignored_requests: u64,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +161,14 @@ pub(crate) struct State {
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
+    unsealed: usize,
+    evictions: u64,
+    evicted_bytes: u64,
+    hits: u64,
+    misses: u64,
+    refused_creates: u64,
+    /// A create was refused because of the number of objects, which has hardly fallen since.
+    met_max_objects: bool,
     /// Releases and aborts of what the client does not hold.
     ignored_requests: u64,
 }
@@ -157,6 +185,13 @@ impl State {
             waits: Waits::default(),
             seals: 0,
             starved: BTreeSet::new(),
+            unsealed: 0,
+            evictions: 0,
+            evicted_bytes: 0,
+            hits: 0,
+            misses: 0,
+            refused_creates: 0,
+            met_max_objects: false,
             ignored_requests: 0,
         }
     }
@@ -211,7 +246,13 @@ impl State {
             .checked_add(new.metadata_size)
             .ok_or(ErrorCode::OutOfMemory)?;
         let range = self.make_room(Some(client), size, new.evict_if_full, fx);
-        let range = range.inspect_err(|_| self.feed_starved(now, fx))?;
+        let range = range.inspect_err(|_| {
+            if self.table.len() >= self.limits.max_objects {
+                self.refused_creates += 1;
+                self.met_max_objects = true;
+            }
+            self.feed_starved(now, fx);
+        })?;
         let slot = self.table.insert(Object {
             id: new.id,
             stage: Stage::Creating,
@@ -233,6 +274,7 @@ impl State {
             self.give_back(range, size);
             return Err(ErrorCode::OutOfMemory);
         };
+        self.unsealed += 1;
         self.lru.created(&mut self.table.objects, slot, client);
         self.add_ref(client, slot);
         // More may have been evicted from the client's quota than the object takes.
@@ -310,6 +352,7 @@ impl State {
 
     fn seal_slot(&mut self, slot: Slot, digest: Digest, now: Now) -> ObjectInfo {
         self.seals += 1;
+        self.unsealed -= 1;
         let object = self.table.at_mut(slot);
         object.stage = Stage::Sealed;
         object.digest = digest;
@@ -367,6 +410,11 @@ impl State {
                     missing.insert(*id);
                 }
             }
+            if spec.is_some() {
+                self.hits += 1;
+            } else {
+                self.misses += 1;
+            }
             located.push((*id, spec));
         }
         // What is on its way back from the external store is there, only not quite yet.
@@ -378,7 +426,8 @@ impl State {
             return Ok(());
         }
         let cost = ids.len() + WAIT_COST;
-        if self.waits.cost_of(client) + cost > MAX_WAITED_IDS + WAIT_COST {
+        let most = self.limits.max_waiting_ids.saturating_add(WAIT_COST);
+        if self.waits.cost_of(client) + cost > most {
             return Err(TooManyWaits);
         }
         let patience = match timeout {
@@ -569,9 +618,31 @@ impl State {
         self.clients.get(&client).map_or("", |client| &client.name)
     }
 
-    /// How many requests there were to release or abort what the client does not hold.
-    pub(crate) fn ignored_requests(&self) -> u64 {
-        self.ignored_requests
+    pub(crate) fn tally(&self) -> Tally {
+        let used_bytes = self.allocated_bytes;
+        let block = self.allocator.free_ranges().next();
+        let free_bytes = self.limits.capacity - used_bytes;
+        Tally {
+            used_bytes,
+            largest_free_bytes: block.map_or(0, |block| block.len).min(free_bytes),
+            pinned_bytes: self.lru.pinned_bytes(),
+            objects: self.table.len(),
+            unsealed_objects: self.unsealed,
+            evictions: self.evictions,
+            evicted_bytes: self.evicted_bytes,
+            hits: self.hits,
+            misses: self.misses,
+            refused_creates: self.refused_creates,
+            ignored_requests: self.ignored_requests,
+        }
+    }
+
+    /// The number of objects there may be, if creates fail because of it: until there are one in
+    /// ten less, so that one who creates as others delete does not meet it anew each time.
+    pub(crate) fn met_max_objects(&mut self) -> Option<usize> {
+        let limit = self.limits.max_objects;
+        self.met_max_objects &= self.table.len() >= limit - limit / 10;
+        self.met_max_objects.then_some(limit)
     }
 
     /// Takes memory for `size` bytes, evicting where that is allowed and needed. Where the room is
@@ -634,6 +705,8 @@ impl State {
         for slot in slots {
             let object = self.table.at(slot);
             let (id, range, size) = (object.id, object.range, object.size());
+            self.evictions += 1;
+            self.evicted_bytes += size;
             if self.limits.external {
                 fx.carries.push(Carry::Out(Transfer {
                     id,
@@ -808,6 +881,9 @@ impl State {
     fn drop_object(&mut self, slot: Slot) {
         self.lru.forget(&mut self.table.objects, slot);
         let object = self.table.remove(slot);
+        if object.stage == Stage::Creating {
+            self.unsealed -= 1;
+        }
         self.give_back(object.range, object.size());
     }
 

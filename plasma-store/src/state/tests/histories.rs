@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::MAX_WAITING_IDS;
 use super::model::{Happened, Life, Model};
 use crate::state::*;
 
@@ -129,6 +130,7 @@ impl World {
             capacity: CAPACITY,
             arena_len: ARENA,
             max_objects,
+            max_waiting_ids: MAX_WAITING_IDS,
             external,
         };
         Self {
@@ -439,10 +441,26 @@ impl World {
         assert_eq!(state.allocated_bytes, model.used());
         assert_eq!(state.waits.len(), model.waits());
         assert_eq!(state.next_deadline(), model.next_deadline());
-        assert_eq!(state.ignored_requests(), model.ignored);
+        self.check_tally();
         self.check_debug_string();
         self.check_memory();
         self.check_holds();
+    }
+
+    /// What the metrics say is what the list of objects says.
+    fn check_tally(&self) {
+        let (tally, objects) = (self.state.tally(), self.model.list());
+        let unsealed = |info: &&ObjectInfo| info.construct_duration_s.is_none();
+        let held = objects.iter().filter(|info| info.ref_count > 0);
+        let held = held.map(|info| info.data_size + info.metadata_size);
+        assert_eq!(tally.objects, objects.len());
+        assert_eq!(
+            tally.unsealed_objects,
+            objects.iter().filter(unsealed).count()
+        );
+        assert_eq!(tally.pinned_bytes, held.sum::<u64>());
+        assert_eq!(tally.used_bytes, self.model.used());
+        assert_eq!(tally.ignored_requests, self.model.ignored);
     }
 
     fn check_debug_string(&self) {

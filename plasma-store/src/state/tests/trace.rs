@@ -4,6 +4,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::MAX_WAITING_IDS;
 use crate::arena::{GRANULE, best_len};
 use crate::state::backing::Backing;
 use crate::state::*;
@@ -45,6 +46,7 @@ impl Store {
             capacity: CAPACITY,
             arena_len,
             max_objects: usize::MAX,
+            max_waiting_ids: MAX_WAITING_IDS,
             external: false,
         });
         state.connect(CLIENT);
