@@ -439,10 +439,11 @@ impl PlasmaClient {
         if timeout_ms == 0 || buffers.iter().all(Option::is_some) {
             return Ok(buffers);
         }
-        let missing: Vec<usize> = (0..buffers.len())
-            .filter(|index| buffers[*index].is_none())
+        let missing: Vec<ObjectId> = object_ids
+            .iter()
+            .zip(&buffers)
+            .filter_map(|(id, buffer)| buffer.is_none().then_some(*id))
             .collect();
-        let ids: Vec<ObjectId> = missing.iter().map(|index| object_ids[*index]).collect();
         let timeout_ms = match u64::try_from(timeout_ms) {
             Err(_) => -1,
             // At least 1, as 0 would not wait, and rounded up as elsewhere.
@@ -452,9 +453,10 @@ impl PlasmaClient {
                 .div_ceil(1_000_000)
                 .clamp(1, i64::MAX as u128) as i64,
         };
-        let found = self.buffers(&ids, |ids| self.shared.wait(ids, timeout_ms))?;
-        for (index, buffer) in missing.into_iter().zip(found) {
-            buffers[index] = buffer;
+        let found = self.buffers(&missing, |ids| self.shared.wait(ids, timeout_ms))?;
+        let places = buffers.iter_mut().filter(|buffer| buffer.is_none());
+        for (place, buffer) in places.zip(found) {
+            *place = buffer;
         }
         Ok(buffers)
     }

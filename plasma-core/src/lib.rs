@@ -29,6 +29,19 @@
 //! | [`protocol`] | the wire protocol: framing and messages |
 //! | [`transport`] | bytes and descriptors over a Unix socket |
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod client;
 mod connection;
 mod digest;
