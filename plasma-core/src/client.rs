@@ -316,7 +316,7 @@ impl PlasmaClient {
             .repeatable(|session| match session.get_shortly(&oid, timeout_ms)? {
                 Some(found) => Ok(found),
                 None => {
-                    let found = get_many_by_socket(session, &[oid], timeout_ms)?;
+                    let found = get_many(session, &[oid], timeout_ms)?;
                     Ok(found.into_iter().next().flatten())
                 }
             })
@@ -517,43 +517,18 @@ fn get_many(
     object_ids: &[ObjectId],
     timeout_ms: i64,
 ) -> Result<Vec<Option<ObjectBuffer>>, PlasmaError> {
-    let Some((mut buffers, all_known)) = session.get_many_shortly(object_ids)? else {
-        return get_many_by_socket(session, object_ids, timeout_ms);
-    };
-    if all_known && timeout_ms == 0 {
-        return Ok(buffers);
-    }
-    let (missing, ids): (Vec<_>, Vec<_>) = buffers
-        .iter_mut()
-        .zip(object_ids)
-        .filter(|(buffer, _)| buffer.is_none())
-        .unzip();
-    if ids.is_empty() {
-        return Ok(buffers);
-    }
-    let found = get_many_by_socket(session, &ids, timeout_ms)?;
-    for (place, buffer) in missing.into_iter().zip(found) {
-        *place = buffer;
-    }
-    Ok(buffers)
-}
-
-/// The same, asking the store for all of them.
-fn get_many_by_socket(
-    session: &Arc<Session>,
-    object_ids: &[ObjectId],
-    timeout_ms: i64,
-) -> Result<Vec<Option<ObjectBuffer>>, PlasmaError> {
     let start = Instant::now();
-    let found = session.connection.get(object_ids, 0)?;
-    let mut buffers = buffers(session, object_ids, &found)?;
-    if timeout_ms == 0 || buffers.iter().all(Option::is_some) {
+    let short = session.get_many_shortly(object_ids)?;
+    let (mut buffers, all_known) =
+        short.unwrap_or_else(|| (object_ids.iter().map(|_| None).collect(), false));
+    if !all_known {
+        fill(session, object_ids, &mut buffers, |missing| {
+            session.connection.get(missing, 0)
+        })?;
+    }
+    if timeout_ms == 0 {
         return Ok(buffers);
     }
-    let missing: Vec<usize> = (0..buffers.len())
-        .filter(|index| buffers[*index].is_none())
-        .collect();
-    let ids: Vec<ObjectId> = missing.iter().map(|index| object_ids[*index]).collect();
     let timeout_ms = match u64::try_from(timeout_ms) {
         Err(_) => -1,
         // At least 1, as 0 would not wait, and rounded up as elsewhere.
@@ -563,12 +538,32 @@ fn get_many_by_socket(
             .div_ceil(1_000_000)
             .clamp(1, i64::MAX as u128) as i64,
     };
-    let found = session.wait(&ids, timeout_ms)?;
-    let found = self::buffers(session, &ids, &found)?;
-    for (index, buffer) in missing.into_iter().zip(found) {
-        buffers[index] = buffer;
-    }
+    fill(session, object_ids, &mut buffers, |missing| {
+        session.wait(missing, timeout_ms)
+    })?;
     Ok(buffers)
+}
+
+/// Gets those objects that are missing among the buffers, if any are.
+fn fill(
+    session: &Arc<Session>,
+    object_ids: &[ObjectId],
+    buffers: &mut [Option<ObjectBuffer>],
+    get: impl FnOnce(&[ObjectId]) -> Result<Vec<Option<Located>>, PlasmaError>,
+) -> Result<(), PlasmaError> {
+    let (places, missing): (Vec<_>, Vec<_>) = buffers
+        .iter_mut()
+        .zip(object_ids)
+        .filter(|(buffer, _)| buffer.is_none())
+        .unzip();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let found = self::buffers(session, &missing, &get(&missing)?)?;
+    for (place, buffer) in places.into_iter().zip(found) {
+        *place = buffer;
+    }
+    Ok(())
 }
 
 /// Every object found becomes a buffer, or is released, before an error is told.

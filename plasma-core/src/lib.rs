@@ -30,6 +30,19 @@
 //! | [`transport`] | bytes and descriptors over a Unix socket |
 //! | [`shm`] | what this client and this project's store say without the socket |
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod birth;
 mod client;
 mod connection;

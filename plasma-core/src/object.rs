@@ -102,6 +102,7 @@ impl ObjectBuffer {
     ///
     /// # Panics
     /// If the object is sealed: sealed objects never change.
+    #[expect(clippy::expect_used, reason = "as documented, if its user is mistaken")]
     pub fn data_mut(&mut self) -> &mut [u8] {
         let data = self.span.data_mut();
         data.expect("the object is sealed, so it cannot be written")
@@ -134,6 +135,7 @@ impl ObjectBuffer {
     ///
     /// # Panics
     /// If the object is not sealed: it has one writer.
+    #[expect(clippy::expect_used, reason = "as documented, if its user is mistaken")]
     pub fn share(&self) -> Self {
         let span = self.span.share();
         let span = span.expect("only a sealed object can be shared");

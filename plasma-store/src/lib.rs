@@ -24,6 +24,19 @@
 //! On unless left out: `metrics`, metrics over HTTP, for Prometheus; and `program`, what the program
 //! needs.
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod arena;
 mod backer;
 mod builder;

@@ -811,10 +811,7 @@ impl Fields {
 
     /// A digest of another length than Arrow's is cut or filled with zeros.
     fn digest(self, bytes: &[u8]) -> Digest {
-        let mut digest = Digest::default();
-        let len = bytes.len().min(digest.len());
-        digest[..len].copy_from_slice(&bytes[..len]);
-        digest
+        std::array::from_fn(|index| bytes.get(index).copied().unwrap_or_default())
     }
 
     fn size(self, size: i64) -> Result<u64, MalformedMessage> {

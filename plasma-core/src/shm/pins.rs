@@ -4,8 +4,8 @@
 //! | reader | store |
 //! |---|---|
 //! | finds uid u in an entry | withdraws u: its stamp changes |
-//! | `pin` = u | SeqCst fence |
-//! | SeqCst fence | looks at every client's pins (acquire) |
+//! | `pin` = u | full fence |
+//! | full fence | looks at every client's pins (acquire) |
 //! | stamp still u? then it holds the object | u is nowhere: the memory is free |
 //! | ... `pin` = 0 (release) | else: the object stays |
 //!
@@ -368,7 +368,7 @@ impl PinView {
     }
 
     /// The uids that this client holds, and where it found them. What was withdrawn before the fence
-    /// (SeqCst) that has to come before this, and is not among them, nobody here holds or will.
+    /// (sequentially consistent) that has to come before this, and is not among them, nobody here holds or will.
     pub fn held(&self) -> impl Iterator<Item = (u64, Option<Place>)> {
         let in_use = self
             .header

@@ -9,7 +9,7 @@
 //! | client | store |
 //! |---|---|
 //! | `tail` (release) | `need_wakeup` = 1 |
-//! | SeqCst fence | SeqCst fence |
+//! | full fence | full fence |
 //! | `need_wakeup`? then write to the bell | `tail` as it was? then sleep |
 //!
 //! and the other way round for the client's `asleep` and the answers. One of the two always sees

@@ -106,6 +106,14 @@ fn has_hung_up(socket: &OwnedFd) -> bool {
     asked.unwrap_or(true)
 }
 
+/// Tells the kernel which events of a descriptor to tell us of.
+fn set_interest(epoll: &Epoll, descriptor: BorrowedFd<'_>, token: Token, events: EpollFlags) {
+    let mut event = EpollEvent::new(events, token.number());
+    if let Err(error) = epoll.modify(descriptor, &mut event) {
+        warn!(%error, ?token, "cannot change what to wait for");
+    }
+}
+
 /// What an event is about, as a number the kernel keeps for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
@@ -258,7 +266,7 @@ impl Server {
         let mut events = [EpollEvent::empty(); 256];
         loop {
             let count = self.wait(&mut events)?;
-            for event in &events[..count] {
+            for event in events.iter().take(count) {
                 match Token::from_number(event.data()) {
                     Token::Listener => self.accept(),
                     Token::Stop => {
@@ -392,11 +400,8 @@ impl Server {
         }
         if self.accept_at.is_some_and(|at| at <= Instant::now()) {
             self.accept_at = None;
-            self.set_interest(
-                self.listener.socket.as_fd(),
-                Token::Listener,
-                EpollFlags::EPOLLIN,
-            );
+            let listener = self.listener.socket.as_fd();
+            set_interest(&self.epoll, listener, Token::Listener, EpollFlags::EPOLLIN);
             self.accept();
         }
     }
@@ -540,7 +545,8 @@ impl Server {
             // It reads that this is the end. When it hangs up, the kernel tells us unasked.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
             let nothing = EpollFlags::empty();
-            self.set_interest(socket.as_fd(), Token::Connection(client), nothing);
+            let token = Token::Connection(client);
+            set_interest(&self.epoll, socket.as_fd(), token, nothing);
             self.cut_off.insert(client, CutOff { socket, job });
             return;
         }
@@ -606,15 +612,8 @@ impl Server {
         let wanted = connection.wanted_events();
         if connection.interest != wanted {
             connection.interest = wanted;
-            let connection = &self.connections[&client];
-            self.set_interest(connection.socket(), Token::Connection(client), wanted);
-        }
-    }
-
-    fn set_interest(&self, descriptor: BorrowedFd<'_>, token: Token, events: EpollFlags) {
-        let mut event = EpollEvent::new(events, token.number());
-        if let Err(error) = self.epoll.modify(descriptor, &mut event) {
-            warn!(%error, ?token, "cannot change what to wait for");
+            let token = Token::Connection(client);
+            set_interest(&self.epoll, connection.socket(), token, wanted);
         }
     }
 

@@ -316,14 +316,14 @@ impl Server {
             }
         }
         self.settle(fx);
-        let created = &objects[..ranges.len()];
+        let created = objects.iter().take(ranges.len()).map(|object| object.id);
         if let Some(code) = failed {
-            self.undo(client, created.iter().map(|object| object.id));
+            self.undo(client, created);
             return self.reply_inline(client, Err(code), single);
         }
         match self.memory.back(&ranges, &mut self.state) {
             Backed::Never => {
-                self.undo(client, created.iter().map(|object| object.id));
+                self.undo(client, created);
                 self.reply_inline(client, Err(ErrorCode::OutOfMemory), single);
             }
             Backed::Now => {

@@ -7,10 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use slab::Slab;
-
 use super::ClientId;
-use super::table::{Object, Slot};
+use super::table::{Objects, Slot};
 
 /// The share of the capacity that quotas must leave to the global order.
 const GLOBAL_RESERVE: f64 = 0.3;
@@ -54,8 +52,10 @@ impl Order {
     }
 
     /// Makes an object the most recently used.
-    fn add(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &mut objects[slot.index()];
+    fn add(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get_mut(slot) else {
+            return;
+        };
         debug_assert!(!object.link.linked);
         object.link = Link {
             older: self.newest,
@@ -64,15 +64,18 @@ impl Order {
         };
         self.used += object.size();
         self.objects += 1;
-        match self.newest.replace(slot) {
-            Some(older) => objects[older.index()].link.newer = Some(slot),
+        let older = self.newest.replace(slot);
+        match older.and_then(|older| objects.get_mut(older)) {
+            Some(older) => older.link.newer = Some(slot),
             None => self.oldest = Some(slot),
         }
     }
 
     /// Takes an object out, if it is in.
-    fn remove(&mut self, objects: &mut Slab<Object>, slot: Slot) -> bool {
-        let object = &mut objects[slot.index()];
+    fn remove(&mut self, objects: &mut Objects, slot: Slot) -> bool {
+        let Some(object) = objects.get_mut(slot) else {
+            return false;
+        };
         let size = object.size();
         let link = std::mem::take(&mut object.link);
         if !link.linked {
@@ -80,12 +83,12 @@ impl Order {
         }
         self.used -= size;
         self.objects -= 1;
-        match link.older {
-            Some(older) => objects[older.index()].link.newer = link.newer,
+        match link.older.and_then(|older| objects.get_mut(older)) {
+            Some(older) => older.link.newer = link.newer,
             None => self.oldest = link.newer,
         }
-        match link.newer {
-            Some(newer) => objects[newer.index()].link.older = link.older,
+        match link.newer.and_then(|newer| objects.get_mut(newer)) {
+            Some(newer) => newer.link.older = link.older,
             None => self.newest = link.older,
         }
         true
@@ -93,12 +96,13 @@ impl Order {
 
     /// The oldest objects that together have at least `wanted` bytes; all where they have fewer.
     /// They count as evicted.
-    fn choose(&mut self, objects: &Slab<Object>, wanted: u64) -> (Vec<Slot>, u64) {
+    fn choose(&mut self, objects: &Objects, wanted: u64) -> (Vec<Slot>, u64) {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
-        while let Some(slot) = next.filter(|_| bytes < wanted) {
-            let object = &objects[slot.index()];
+        while let Some(slot) = next.filter(|_| bytes < wanted)
+            && let Some(object) = objects.get(slot)
+        {
             bytes += object.size();
             chosen.push(slot);
             next = object.link.newer;
@@ -174,10 +178,14 @@ impl Lru {
 
     /// Gives a client's quota back: what nobody holds joins the global order, the rest at its last
     /// release.
-    pub(crate) fn end_quota(&mut self, objects: &mut Slab<Object>, client: ClientId) {
-        while let Some(slot) = self.quotas.get(&client).and_then(|quota| quota.oldest) {
+    pub(crate) fn end_quota(&mut self, objects: &mut Objects, client: ClientId) {
+        let Some(quota) = self.quotas.get_mut(&client) else {
+            return;
+        };
+        let (slots, _) = quota.choose(objects, u64::MAX);
+        for slot in slots {
             self.disown(objects, slot);
-            if objects[slot.index()].refs == 0 {
+            if objects.get(slot).is_some_and(|object| object.refs == 0) {
                 self.global.add(objects, slot);
             }
         }
@@ -190,7 +198,7 @@ impl Lru {
     /// holds leave the quota; the others are to be evicted by the caller.
     pub(crate) fn make_quota_room(
         &mut self,
-        objects: &mut Slab<Object>,
+        objects: &mut Objects,
         client: ClientId,
         size: u64,
         may_evict: bool,
@@ -211,7 +219,7 @@ impl Lru {
         let (chosen, _) = quota.choose(objects, missing);
         let (pinned, evict): (Vec<_>, Vec<_>) = chosen
             .into_iter()
-            .partition(|slot| objects[slot.index()].refs > 0);
+            .partition(|slot| objects.get(*slot).is_some_and(|object| object.refs > 0));
         for slot in pinned {
             self.disown(objects, slot);
         }
@@ -229,11 +237,7 @@ impl Lru {
     }
 
     /// The oldest objects that nobody holds, with their bytes; no longer in the order.
-    pub(crate) fn take_oldest(
-        &mut self,
-        objects: &mut Slab<Object>,
-        wanted: u64,
-    ) -> (Vec<Slot>, u64) {
+    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: u64) -> (Vec<Slot>, u64) {
         let (chosen, bytes) = self.global.choose(objects, wanted);
         for slot in &chosen {
             self.global.remove(objects, *slot);
@@ -243,17 +247,21 @@ impl Lru {
 
     /// A client has created an object; nobody holds it yet. It is in its creator's private order,
     /// if there is one.
-    pub(crate) fn created(&mut self, objects: &mut Slab<Object>, slot: Slot, creator: ClientId) {
-        if let Some(quota) = self.quotas.get_mut(&creator) {
-            objects[slot.index()].owner = Some(creator);
+    pub(crate) fn created(&mut self, objects: &mut Objects, slot: Slot, creator: ClientId) {
+        if let Some(quota) = self.quotas.get_mut(&creator)
+            && let Some(object) = objects.get_mut(slot)
+        {
+            object.owner = Some(creator);
             quota.add(objects, slot);
             self.owned += 1;
         }
     }
 
     /// The first client holds an object.
-    pub(crate) fn pinned(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &objects[slot.index()];
+    pub(crate) fn pinned(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get(slot) else {
+            return;
+        };
         self.pinned_bytes += object.size();
         if object.owner.is_some() {
             self.owned_pinned += 1;
@@ -263,8 +271,10 @@ impl Lru {
     }
 
     /// The last client has let go of an object that stays.
-    pub(crate) fn unpinned(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &objects[slot.index()];
+    pub(crate) fn unpinned(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get(slot) else {
+            return;
+        };
         self.pinned_bytes -= object.size();
         if object.owner.is_some() {
             self.owned_pinned -= 1;
@@ -274,13 +284,15 @@ impl Lru {
     }
 
     /// An object has memory again, and nobody holds it.
-    pub(crate) fn restored(&mut self, objects: &mut Slab<Object>, slot: Slot) {
+    pub(crate) fn restored(&mut self, objects: &mut Objects, slot: Slot) {
         self.global.add(objects, slot);
     }
 
     /// An object goes away, or its memory does.
-    pub(crate) fn forget(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &objects[slot.index()];
+    pub(crate) fn forget(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get(slot) else {
+            return;
+        };
         if object.refs > 0 {
             self.pinned_bytes -= object.size();
         }
@@ -292,8 +304,8 @@ impl Lru {
     }
 
     /// Makes an object the most recently used in its order, if it is in one.
-    pub(crate) fn refresh(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let order = match objects[slot.index()].owner {
+    pub(crate) fn refresh(&mut self, objects: &mut Objects, slot: Slot) {
+        let order = match objects.get(slot).and_then(|object| object.owner) {
             Some(owner) => self.quotas.get_mut(&owner),
             None => Some(&mut self.global),
         };
@@ -305,8 +317,10 @@ impl Lru {
     }
 
     /// Takes an object out of its private order.
-    fn disown(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &mut objects[slot.index()];
+    fn disown(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get_mut(slot) else {
+            return;
+        };
         let Some(owner) = object.owner.take() else {
             return;
         };

@@ -217,10 +217,9 @@ impl State {
         // Not in the order of a hash: what happens is the same each time.
         holds.sort_unstable();
         for slot in holds {
-            if self.table.at(slot).stage == Stage::Creating {
-                self.drop_object(slot);
-            } else {
-                self.unref(slot, fx);
+            match self.table.at(slot).map(|object| object.stage) {
+                Some(Stage::Creating) => self.drop_object(slot),
+                _ => self.unref(slot, fx),
             }
         }
         self.feed_starved(now, fx);
@@ -253,7 +252,7 @@ impl State {
             }
             self.feed_starved(now, fx);
         })?;
-        let slot = self.table.insert(Object {
+        let object = Object {
             id: new.id,
             stage: Stage::Creating,
             delete_pending: false,
@@ -269,8 +268,9 @@ impl State {
             create_time_s: now.unix_s,
             construct_duration_s: 0,
             seal_number: 0,
-        });
-        let Some(slot) = slot else {
+        };
+        let spec = object.spec();
+        let Some(slot) = self.table.insert(object) else {
             self.give_back(range, size);
             return Err(ErrorCode::OutOfMemory);
         };
@@ -279,7 +279,7 @@ impl State {
         self.add_ref(client, slot);
         // More may have been evicted from the client's quota than the object takes.
         self.feed_starved(now, fx);
-        Ok((self.table.at(slot).spec(), range))
+        Ok((spec, range))
     }
 
     /// Drops an object that its creator has not sealed; whether there was one.
@@ -313,9 +313,10 @@ impl State {
     ) -> Outcome {
         let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
         let info = self.seal_slot(slot, digest, now);
-        fx.announce(Notification::Sealed(info));
+        fx.announce(Notification::Sealed(info.ok_or(ErrorCode::ObjectNotFound)?));
         let served = self.serve_waits(slot, fx);
-        if self.table.at(slot).release_at_seal && !served.contains(&client) {
+        let object = self.table.at(slot);
+        if object.is_some_and(|object| object.release_at_seal) && !served.contains(&client) {
             self.release_slot(client, slot, now, fx);
         }
         Ok(())
@@ -335,7 +336,8 @@ impl State {
             .collect();
         let mut notifications: Vec<_> = slots
             .iter()
-            .map(|(slot, digest)| Notification::Sealed(self.seal_slot(*slot, **digest, now)))
+            .filter_map(|(slot, digest)| self.seal_slot(*slot, **digest, now))
+            .map(Notification::Sealed)
             .collect();
         fx.announcements.extend(match notifications.len() {
             0 => None,
@@ -350,15 +352,15 @@ impl State {
         }
     }
 
-    fn seal_slot(&mut self, slot: Slot, digest: Digest, now: Now) -> ObjectInfo {
+    fn seal_slot(&mut self, slot: Slot, digest: Digest, now: Now) -> Option<ObjectInfo> {
+        let object = self.table.at_mut(slot)?;
         self.seals += 1;
         self.unsealed -= 1;
-        let object = self.table.at_mut(slot);
         object.stage = Stage::Sealed;
         object.digest = digest;
         object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
         object.seal_number = self.seals;
-        object.info()
+        Some(object.info())
     }
 
     /// The object that a client is creating under this id.
@@ -385,28 +387,26 @@ impl State {
         let mut located = Vec::with_capacity(ids.len());
         for id in &ids {
             let mut spec = None;
-            match self
-                .table
-                .get(id)
-                .map(|(slot, object)| (slot, object.stage))
-            {
-                Some((slot, Stage::Sealed)) => {
+            let found = self.table.get(id);
+            match found.map(|(slot, object)| (object.stage, slot, object)) {
+                Some((Stage::Sealed, slot, object)) => {
+                    spec = Some(object.spec());
                     self.add_ref(client, slot);
-                    spec = Some(self.table.at(slot).spec());
                 }
-                Some((slot, Stage::Spilled)) => {
+                Some((Stage::Spilled, slot, object)) => {
+                    let size = object.size();
                     if self.start_restore(slot, now, fx) {
                         restoring.insert(*id);
                     } else if timeout != Some(Duration::ZERO) {
-                        self.starved.insert((self.table.at(slot).size(), *id));
+                        self.starved.insert((size, *id));
                     }
                     missing.insert(*id);
                 }
-                Some((_, Stage::Restoring)) => {
+                Some((Stage::Restoring, ..)) => {
                     restoring.insert(*id);
                     missing.insert(*id);
                 }
-                Some((_, Stage::Creating)) | None => {
+                Some((Stage::Creating, ..)) | None => {
                     missing.insert(*id);
                 }
             }
@@ -457,7 +457,9 @@ impl State {
     /// Gives a sealed object to everyone who waits for it; who that was. What its creator gets
     /// that way it holds until it lets go of it again.
     fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) -> Vec<ClientId> {
-        let id = self.table.at(slot).id;
+        let Some(id) = self.table.at(slot).map(|object| object.id) else {
+            return Vec::new();
+        };
         let waits = self.waits.for_object(&id);
         for (wait, client) in &waits {
             self.add_ref(*client, slot);
@@ -499,15 +501,14 @@ impl State {
 
     /// Ends a client's hold on an object.
     pub(crate) fn release(&mut self, client: ClientId, id: &ObjectId, now: Now, fx: &mut Effects) {
-        let held = self.table.slot(id).filter(|slot| {
+        let held = self.table.get_mut(id).filter(|(slot, _)| {
             let client = self.clients.get(&client);
             client.is_some_and(|client| client.holds.contains(slot))
         });
-        let Some(slot) = held else {
+        let Some((slot, object)) = held else {
             self.ignored_requests += 1;
             return;
         };
-        let object = self.table.at_mut(slot);
         if object.stage == Stage::Creating {
             // It is the creator's until it is sealed or aborted.
             object.release_at_seal = true;
@@ -543,8 +544,8 @@ impl State {
 
     /// Deletes an object, now or when it is sealed and nobody holds it.
     pub(crate) fn delete(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) -> Outcome {
-        let slot = self.table.slot(id).ok_or(ErrorCode::ObjectNotFound)?;
-        let object = self.table.at_mut(slot);
+        let found = self.table.get_mut(id);
+        let (slot, object) = found.ok_or(ErrorCode::ObjectNotFound)?;
         match object.stage {
             Stage::Creating => {
                 object.delete_pending = true;
@@ -565,8 +566,8 @@ impl State {
                 self.feed_starved(now, fx);
             }
             Stage::Spilled => {
-                let object = self.table.remove(slot);
                 self.starved.remove(&(object.size(), *id));
+                self.table.remove(slot);
                 fx.carries.push(Carry::Away(*id));
                 fx.announce(Notification::Deleted(*id));
             }
@@ -596,16 +597,16 @@ impl State {
         name: &str,
         quota_bytes: i64,
     ) -> Outcome {
-        let end = name.char_indices().nth(MAX_NAME_LEN);
-        let name = end.map_or(name, |(end, _)| &name[..end]);
-        if let Some(client) = self.clients.get_mut(&client) {
-            client.name = name.into();
-        }
-        match u64::try_from(quota_bytes) {
+        let name: String = name.chars().take(MAX_NAME_LEN).collect();
+        let outcome = match u64::try_from(quota_bytes) {
             Ok(0) => Ok(()),
-            Ok(quota) if self.lru.set_quota(client, name, quota) => Ok(()),
+            Ok(quota) if self.lru.set_quota(client, &name, quota) => Ok(()),
             _ => Err(ErrorCode::OutOfMemory),
+        };
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.name = name;
         }
+        outcome
     }
 
     pub(crate) fn debug_string(&self) -> String {
@@ -703,7 +704,9 @@ impl State {
     /// Evicts objects that are in no order any more, or in a private one, and that nobody holds.
     fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) {
         for slot in slots {
-            let object = self.table.at(slot);
+            let Some(object) = self.table.at(slot) else {
+                continue;
+            };
             let (id, range, size) = (object.id, object.range, object.size());
             self.evictions += 1;
             self.evicted_bytes += size;
@@ -715,9 +718,10 @@ impl State {
                     metadata_size: object.metadata_size,
                 }));
                 self.lru.forget(&mut self.table.objects, slot);
-                let object = self.table.at_mut(slot);
-                object.stage = Stage::Spilled;
-                object.range = Range::new(0, 0);
+                if let Some(object) = self.table.at_mut(slot) {
+                    object.stage = Stage::Spilled;
+                    object.range = Range::new(0, 0);
+                }
                 self.give_back(range, size);
             } else {
                 self.drop_object(slot);
@@ -731,14 +735,19 @@ impl State {
 
     /// Makes room for an object to come back to; whether there is any. Nothing is evicted in vain.
     fn start_restore(&mut self, slot: Slot, now: Now, fx: &mut Effects) -> bool {
-        let size = self.table.at(slot).size();
+        let Some(size) = self.table.at(slot).map(Object::size) else {
+            return false;
+        };
         if self.missing_bytes(size) > self.lru.evictable_bytes() {
             return false;
         }
         let Ok(range) = self.make_room(None, size, true, fx) else {
             return false;
         };
-        let object = self.table.at_mut(slot);
+        let Some(object) = self.table.at_mut(slot) else {
+            self.give_back(range, size);
+            return false;
+        };
         object.stage = Stage::Restoring;
         object.range = range;
         object.create_time_s = now.unix_s;
@@ -754,18 +763,16 @@ impl State {
 
     /// An object's content is back in its memory.
     pub(crate) fn restored(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) {
-        let Some(slot) = self.restoring(id) else {
+        let Some((slot, object)) = self.restoring(id) else {
             return;
         };
-        let object = self.table.at_mut(slot);
         object.stage = Stage::Sealed;
         object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
         fx.carries.push(Carry::Away(*id));
         self.serve_waits(slot, fx);
-        let object = self.table.at(slot);
-        if object.refs > 0 {
+        let Some(object) = self.table.at(slot).filter(|object| object.refs == 0) else {
             return;
-        }
+        };
         // Everyone who waited is gone.
         if object.delete_pending {
             self.drop_object(slot);
@@ -778,10 +785,9 @@ impl State {
 
     /// An object's content did not come back: it is in the external store as before, or `lost`.
     pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, now: Now, fx: &mut Effects) {
-        let Some(slot) = self.restoring(id) else {
+        let Some((slot, object)) = self.restoring(id) else {
             return;
         };
-        let object = self.table.at_mut(slot);
         let (range, size) = (object.range, object.size());
         let gone = lost || object.delete_pending;
         object.stage = Stage::Spilled;
@@ -810,15 +816,15 @@ impl State {
         if let Some((slot, object)) = self.table.get(id)
             && object.stage == Stage::Spilled
         {
-            let object = self.table.remove(slot);
             self.starved.remove(&(object.size(), *id));
+            self.table.remove(slot);
             fx.announce(Notification::Deleted(*id));
         }
     }
 
-    fn restoring(&self, id: &ObjectId) -> Option<Slot> {
-        let (slot, object) = self.table.get(id)?;
-        (object.stage == Stage::Restoring).then_some(slot)
+    fn restoring(&mut self, id: &ObjectId) -> Option<(Slot, &mut Object)> {
+        let found = self.table.get_mut(id);
+        found.filter(|(_, object)| object.stage == Stage::Restoring)
     }
 
     /// Memory was freed: brings back what found no room before.
@@ -847,10 +853,12 @@ impl State {
         };
         if client.holds.insert(slot) {
             let objects = &mut self.table.objects;
-            if objects[slot.index()].refs == 0 {
+            if objects.get(slot).is_some_and(|object| object.refs == 0) {
                 self.lru.pinned(objects, slot);
             }
-            objects[slot.index()].refs += 1;
+            if let Some(object) = objects.get_mut(slot) {
+                object.refs += 1;
+            }
         }
     }
 
@@ -864,7 +872,9 @@ impl State {
 
     /// One client less holds an object.
     fn unref(&mut self, slot: Slot, fx: &mut Effects) {
-        let object = self.table.at_mut(slot);
+        let Some(object) = self.table.at_mut(slot) else {
+            return;
+        };
         if object.refs > 1 {
             object.refs -= 1;
         } else if object.delete_pending {
@@ -880,7 +890,9 @@ impl State {
     /// Removes an object and gives its memory back, whoever holds it.
     fn drop_object(&mut self, slot: Slot) {
         self.lru.forget(&mut self.table.objects, slot);
-        let object = self.table.remove(slot);
+        let Some(object) = self.table.remove(slot) else {
+            return;
+        };
         if object.stage == Stage::Creating {
             self.unsealed -= 1;
         }

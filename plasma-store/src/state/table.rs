@@ -14,9 +14,22 @@ use super::{ClientId, SEGMENT};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(u32);
 
-impl Slot {
-    pub(crate) fn index(self) -> usize {
-        self.0 as usize
+/// The objects, by slot. Whoever keeps a slot forgets it before its object goes, so there is always
+/// one; should that ever fail, what is missing is passed over, and tests are told.
+#[derive(Debug, Default)]
+pub(crate) struct Objects(Slab<Object>);
+
+impl Objects {
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Object> {
+        let object = self.0.get(slot.0 as usize);
+        debug_assert!(object.is_some(), "no object at {slot:?}");
+        object
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Object> {
+        let object = self.0.get_mut(slot.0 as usize);
+        debug_assert!(object.is_some(), "no object at {slot:?}");
+        object
     }
 }
 
@@ -95,12 +108,12 @@ impl Object {
 pub(crate) struct Table {
     // Ids are the clients' choice, so the hash is keyed: nobody can make them collide.
     slots: HashMap<ObjectId, Slot>,
-    pub(crate) objects: Slab<Object>,
+    pub(crate) objects: Objects,
 }
 
 impl Table {
     pub(crate) fn len(&self) -> usize {
-        self.objects.len()
+        self.objects.0.len()
     }
 
     pub(crate) fn slot(&self, id: &ObjectId) -> Option<Slot> {
@@ -109,32 +122,39 @@ impl Table {
 
     pub(crate) fn get(&self, id: &ObjectId) -> Option<(Slot, &Object)> {
         let slot = self.slot(id)?;
-        Some((slot, &self.objects[slot.index()]))
+        Some((slot, self.objects.get(slot)?))
     }
 
-    pub(crate) fn at(&self, slot: Slot) -> &Object {
-        &self.objects[slot.index()]
+    pub(crate) fn get_mut(&mut self, id: &ObjectId) -> Option<(Slot, &mut Object)> {
+        let slot = self.slot(id)?;
+        Some((slot, self.objects.get_mut(slot)?))
     }
 
-    pub(crate) fn at_mut(&mut self, slot: Slot) -> &mut Object {
-        &mut self.objects[slot.index()]
+    pub(crate) fn at(&self, slot: Slot) -> Option<&Object> {
+        self.objects.get(slot)
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<&mut Object> {
+        self.objects.get_mut(slot)
     }
 
     /// Adds an object whose id is free; `None` once the table is full.
     pub(crate) fn insert(&mut self, object: Object) -> Option<Slot> {
-        let slot = Slot(u32::try_from(self.objects.vacant_key()).ok()?);
+        let slot = Slot(u32::try_from(self.objects.0.vacant_key()).ok()?);
         self.slots.insert(object.id, slot);
-        self.objects.insert(object);
+        self.objects.0.insert(object);
         Some(slot)
     }
 
-    pub(crate) fn remove(&mut self, slot: Slot) -> Object {
-        let object = self.objects.remove(slot.index());
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Object> {
+        let object = self.objects.0.try_remove(slot.0 as usize);
+        debug_assert!(object.is_some(), "no object at {slot:?}");
+        let object = object?;
         self.slots.remove(&object.id);
-        object
+        Some(object)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Object> {
-        self.objects.iter().map(|(_, object)| object)
+        self.objects.0.iter().map(|(_, object)| object)
     }
 }
