@@ -42,10 +42,13 @@ mod backer;
 mod builder;
 mod error;
 mod external;
+mod keeper;
 mod limits;
 mod memory;
 mod metrics;
+mod readers;
 mod server;
+mod sharing;
 mod socket;
 mod state;
 

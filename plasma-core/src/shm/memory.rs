@@ -104,6 +104,16 @@ impl Memory {
         })
     }
 
+    /// How long it is, in bytes.
+    pub fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether this side may write it.
     pub fn is_writable(&self) -> bool {
         self.writable
@@ -312,6 +322,15 @@ impl Source<'_> {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// A copy of them.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.len];
+        // SAFETY: by the field's invariant `len` bytes from `start` are readable; `copy` is this
+        // process's own and has as many.
+        unsafe { std::ptr::copy_nonoverlapping(self.start, copy.as_mut_ptr(), self.len) };
+        copy
     }
 
     /// Whether there are none.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::ClientId;
-use super::table::{Objects, Slot};
+use super::table::{Object, Objects, Slot};
 
 /// The share of the capacity that quotas must leave to the global order.
 const GLOBAL_RESERVE: f64 = 0.3;
@@ -94,22 +94,30 @@ impl Order {
         true
     }
 
-    /// The oldest objects that together have at least `wanted` bytes; all where they have fewer.
-    /// They count as evicted.
-    fn choose(&mut self, objects: &Objects, wanted: u64) -> (Vec<Slot>, u64) {
+    /// The oldest objects that together have at least `wanted` bytes, without those `held` (uids, in
+    /// order); all where they have fewer.
+    fn oldest(&self, objects: &Objects, wanted: u64, held: &[u64]) -> (Vec<Slot>, u64) {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
         while let Some(slot) = next.filter(|_| bytes < wanted)
             && let Some(object) = objects.get(slot)
         {
-            bytes += object.size();
-            chosen.push(slot);
+            if held.binary_search(&object.uid).is_err() {
+                bytes += object.size();
+                chosen.push(slot);
+            }
             next = object.link.newer;
         }
+        (chosen, bytes)
+    }
+
+    /// The same, counted as evicted.
+    fn choose(&mut self, objects: &Objects, wanted: u64, held: &[u64]) -> Vec<Slot> {
+        let (chosen, bytes) = self.oldest(objects, wanted, held);
         self.evictions += chosen.len() as u64;
         self.bytes_evicted += bytes;
-        (chosen, bytes)
+        chosen
     }
 
     fn remaining(&self) -> i128 {
@@ -182,7 +190,7 @@ impl Lru {
         let Some(quota) = self.quotas.get_mut(&client) else {
             return;
         };
-        let (slots, _) = quota.choose(objects, u64::MAX);
+        let (slots, _) = quota.oldest(objects, u64::MAX, &[]);
         for slot in slots {
             self.disown(objects, slot);
             if objects.get(slot).is_some_and(|object| object.refs == 0) {
@@ -216,7 +224,7 @@ impl Lru {
         if !may_evict {
             return Err(QuotaExceeded);
         }
-        let (chosen, _) = quota.choose(objects, missing);
+        let chosen = quota.choose(objects, missing, &[]);
         let (pinned, evict): (Vec<_>, Vec<_>) = chosen
             .into_iter()
             .partition(|slot| objects.get(*slot).is_some_and(|object| object.refs > 0));
@@ -231,18 +239,46 @@ impl Lru {
         self.global.used
     }
 
-    /// Bytes of objects that some client holds.
+    /// Bytes of objects that some client holds that has asked for them.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.pinned_bytes
     }
 
-    /// The oldest objects that nobody holds, with their bytes; no longer in the order.
-    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: u64) -> (Vec<Slot>, u64) {
-        let (chosen, bytes) = self.global.choose(objects, wanted);
+    /// Whether there are objects of at least `wanted` bytes without those `held` (uids, in order).
+    pub(crate) fn has_evictable(&self, objects: &Objects, wanted: u64, held: &[u64]) -> bool {
+        self.global.oldest(objects, wanted, held).1 >= wanted
+    }
+
+    /// The oldest objects that nobody holds, without those `held` (uids, in order); no longer in the
+    /// order, and counted as evicted.
+    pub(crate) fn take_oldest(
+        &mut self,
+        objects: &mut Objects,
+        wanted: u64,
+        held: &[u64],
+    ) -> Vec<Slot> {
+        let chosen = self.global.choose(objects, wanted, held);
         for slot in &chosen {
             self.global.remove(objects, *slot);
         }
-        (chosen, bytes)
+        chosen
+    }
+
+    /// An object that was taken is not evicted after all, because it is in use.
+    pub(crate) fn put_back(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(size) = objects.get(slot).map(Object::size) else {
+            return;
+        };
+        self.global.evictions -= 1;
+        self.global.bytes_evicted -= size;
+        self.global.add(objects, slot);
+    }
+
+    /// An object of a quota is in use by somebody who does not count: it leaves the quota, as others
+    /// in use do.
+    pub(crate) fn demote(&mut self, objects: &mut Objects, slot: Slot) {
+        self.disown(objects, slot);
+        self.global.add(objects, slot);
     }
 
     /// A client has created an object; nobody holds it yet. It is in its creator's private order,
@@ -334,14 +370,19 @@ impl Lru {
     }
 
     /// The store's account of its memory, in the lines that Arrow's clients parse.
-    pub(crate) fn debug_string(&self, allocated_bytes: u64, capacity: u64) -> String {
+    pub(crate) fn debug_string(
+        &self,
+        allocated_bytes: u64,
+        capacity: u64,
+        pinned_bytes: u64,
+    ) -> String {
         let mut text = format!(
             "num clients with quota: {}\nquota map size: {}\npinned quota map size: {}\n\
-             allocated bytes: {allocated_bytes}\nallocation limit: {capacity}\npinned bytes: {}",
+             allocated bytes: {allocated_bytes}\nallocation limit: {capacity}\n\
+             pinned bytes: {pinned_bytes}",
             self.quotas.len(),
             self.owned,
             self.owned_pinned,
-            self.pinned_bytes,
         );
         self.global.describe(&mut text);
         for quota in self.quotas.values() {
