@@ -67,7 +67,7 @@ const STALL_CHECK: Duration = Duration::from_secs(1);
 
 /// How often to look at the rings before the kernel is asked for other events, which takes as long
 /// as some ten looks.
-const LOOKS_AT_RINGS: u32 = 64;
+const LOOKS_AT_RINGS: u32 = 32;
 
 /// How long to leave new connections waiting where descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -130,19 +130,21 @@ enum Token {
     Listener,
     Stop,
     Backer,
+    Metrics,
     Connection(ClientId),
     Subscriber(ClientId),
     Bell(ClientId),
 }
 
 impl Token {
-    const FIRST_CLIENT: u64 = 3;
+    const FIRST_CLIENT: u64 = 4;
 
     fn number(self) -> u64 {
         match self {
             Self::Listener => 0,
             Self::Stop => 1,
             Self::Backer => 2,
+            Self::Metrics => 3,
             Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 3,
             Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 3 + 1,
             Self::Bell(client) => Self::FIRST_CLIENT + client.0 * 3 + 2,
@@ -154,6 +156,7 @@ impl Token {
             0 => Self::Listener,
             1 => Self::Stop,
             2 => Self::Backer,
+            3 => Self::Metrics,
             _ => {
                 let number = number - Self::FIRST_CLIENT;
                 let client = ClientId(number / 3);
@@ -240,6 +243,11 @@ impl Server {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token.number());
             epoll.add(descriptor, event).map_err(broken)?;
         }
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &stats.renewal {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Metrics.number());
+            epoll.add(renewal.event(), event).map_err(broken)?;
+        }
         Ok(Self {
             state,
             stats,
@@ -295,6 +303,7 @@ impl Server {
                         return Ok(());
                     }
                     Token::Backer => self.finish_jobs(),
+                    Token::Metrics => self.hear_of_metrics(),
                     Token::Connection(client) => self.serve(client, event.events()),
                     Token::Subscriber(client) => self.subscriber_event(client, event.events()),
                     Token::Bell(client) => self.hear(client),
@@ -310,6 +319,23 @@ impl Server {
             self.send();
             self.tell_of_max_objects();
             self.publish();
+        }
+    }
+
+    /// Somebody wants to read the metrics: what clients do without asking is looked at for that.
+    fn hear_of_metrics(&mut self) {
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &self.stats.renewal {
+            renewal.hear();
+        }
+        let now = self.now();
+        let mut fx = std::mem::take(&mut self.effects);
+        self.state.sweep(now, &mut fx);
+        self.settle(fx);
+        self.publish();
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &self.stats.renewal {
+            renewal.tell();
         }
     }
 
