@@ -1,6 +1,9 @@
 //! What is left when somebody dies: clients and stores that are killed or stopped, at each step.
 
+mod actor;
+mod clients;
 mod reconnecting;
+mod stories;
 
 use std::path::PathBuf;
 use std::time::Duration;
