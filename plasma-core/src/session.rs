@@ -70,8 +70,17 @@ impl Shared {
         &self,
         call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
-        match call(&self.session.load()) {
-            Err(PlasmaError::Disconnected) if self.reconnect => call(&self.renewed()?),
+        let session = self.session.load();
+        match call(&session) {
+            Err(PlasmaError::Disconnected) if self.reconnect => {}
+            result => return result,
+        }
+        let next = self.renewed()?;
+        match call(&next) {
+            // A store that is dying may have closed a waiter's connection, and the other not yet.
+            Err(PlasmaError::Disconnected) if Arc::ptr_eq(&next, &session) => {
+                call(&self.renewed()?)
+            }
             result => result,
         }
     }

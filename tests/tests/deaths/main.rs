@@ -3,6 +3,7 @@
 mod actor;
 mod clients;
 mod reconnecting;
+mod stores;
 mod stories;
 
 use std::path::PathBuf;
