@@ -3,6 +3,7 @@
 
 mod crowds;
 mod descriptors;
+mod figures;
 mod memory;
 mod messages;
 mod requests;
