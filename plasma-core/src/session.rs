@@ -79,8 +79,15 @@ impl Shared {
         &self,
         call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
-        match call(&self.session.load()) {
-            Err(PlasmaError::Disconnected | PlasmaError::Forked) if self.reconnect => {
+        let session = self.session.load();
+        match call(&session) {
+            Err(PlasmaError::Disconnected | PlasmaError::Forked) if self.reconnect => {}
+            result => return result,
+        }
+        let next = self.renewed()?;
+        match call(&next) {
+            // A store that is dying may have closed a waiter's connection, and the other not yet.
+            Err(PlasmaError::Disconnected) if Arc::ptr_eq(&next, &session) => {
                 call(&self.renewed()?)
             }
             result => result,
