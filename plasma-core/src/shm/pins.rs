@@ -23,6 +23,7 @@ use super::index::{Found, Index, Listing, Place};
 use super::memory::{Memory, Slice};
 use super::page::{Lane, PageHeader, PinSlot, Shape, TOUCHES};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use super::twins::{is_skipped, unless_skipped};
 use crate::ObjectId;
 
 /// How often to look again for an object that the store was just about to free.
@@ -106,7 +107,7 @@ impl Pins {
             let Some(pin) = self.mark(place, &listing, hint) else {
                 return Got::Unknown;
             };
-            fence(Ordering::SeqCst);
+            unless_skipped!(ReaderFence, fence(Ordering::SeqCst));
             if self.confirm(index, pin, hint) {
                 return Got::Pinned(pin, listing);
             }
@@ -181,7 +182,7 @@ impl Pins {
     }
 
     fn confirm(&self, index: &Index, pin: Pin, hint: &mut Hint) -> bool {
-        let holds = index.lists(pin.place, pin.uid);
+        let holds = is_skipped!(Recheck) || index.lists(pin.place, pin.uid);
         if holds {
             self.note(pin.place, pin.uid, hint);
         } else {
@@ -203,7 +204,12 @@ impl Pins {
 
     fn clear(&self, slot: u32) {
         if let Some(slot) = self.slots.get(slot as usize) {
-            slot.uid.store(0, Ordering::Release);
+            let order = if is_skipped!(Release) {
+                Ordering::Relaxed
+            } else {
+                Ordering::Release
+            };
+            slot.uid.store(0, order);
             crash_point!();
         }
     }
@@ -275,7 +281,7 @@ impl Pins {
             }
         }
         self.clear(pin.slot);
-        fence(Ordering::SeqCst);
+        unless_skipped!(ReleaseFence, fence(Ordering::SeqCst));
         self.give_back(pin.slot);
         hint.slot = pin.slot;
         if index.stamp(pin.place) == pin.uid {

@@ -412,6 +412,7 @@ impl BreaksOff {
         hear(&socket, &mut inbox);
         let connect = Reply::Connect {
             memory_capacity: CAPACITY as i64,
+            offer: None,
         };
         (&socket).write_all(&encoded(&connect)).expect("it reads");
         hear(&socket, &mut inbox);
