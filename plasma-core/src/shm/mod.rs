@@ -29,7 +29,7 @@ pub mod ring;
 mod sync;
 mod twins;
 
-pub use sync::{Ordering, fence};
+pub use sync::{AtomicU64 as Word, Ordering, fence};
 
 /// The bit in a connect request's `capabilities`, and in its reply's `features`, that stands for all
 /// of this. Another layout of any part is another bit.

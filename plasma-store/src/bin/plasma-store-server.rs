@@ -73,6 +73,16 @@ Limits, and what comes of those who go beyond them (the log says who did, and wh
   --stall-timeout SECS      how long a client may read nothing of what it is sent; 30 unless told
                             [cut off]
 
+What clients of this project share with the store beside the socket; Arrow's never do:
+  --no-shared-memory        nothing: everything goes through the socket
+  --max-pins N              objects that a client can hold without asking; 8192 unless told, and what
+                            it holds beyond that goes through the socket
+  --ring-requests N         small requests a client can have under way in memory; 256 unless told, and
+                            0 has them go through the socket
+  --ring-bytes N            bytes of content it can have under way there; 262144 unless told
+  --poll-time MICROS        how long to look for more of them before the store sleeps; 50 unless told,
+                            or 0 where there is one processor
+
 Options take one dash or two, and their value behind a space or an equals sign.
 SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; without --log the
 environment variable PLASMA_LOG says what to log.
@@ -132,7 +142,7 @@ fn serve(store: StoreBuilder, level: Option<LevelFilter>) -> ExitCode {
 }
 
 /// The options whose names have more than one letter.
-const LONG_OPTIONS: [&str; 17] = [
+const LONG_OPTIONS: [&str; 22] = [
     "prefault",
     "metrics",
     "log",
@@ -148,6 +158,11 @@ const LONG_OPTIONS: [&str; 17] = [
     "max-unread-bytes",
     "max-waiting-ids",
     "stall-timeout",
+    "no-shared-memory",
+    "max-pins",
+    "ring-requests",
+    "ring-bytes",
+    "poll-time",
     "help",
     "version",
 ];
@@ -197,6 +212,13 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
             Arg::Long("max-clients") => store.max_clients(parser.value()?.parse()?),
             Arg::Long("max-subscriptions") => store.max_subscriptions(parser.value()?.parse()?),
             Arg::Long("max-objects") => store.max_objects(parser.value()?.parse()?),
+            Arg::Long("no-shared-memory") => store.shared_memory(false),
+            Arg::Long("max-pins") => store.max_pins(parser.value()?.parse()?),
+            Arg::Long("ring-requests") => store.ring_requests(parser.value()?.parse()?),
+            Arg::Long("ring-bytes") => store.ring_bytes(parser.value()?.parse()?),
+            Arg::Long("poll-time") => {
+                store.poll_time(Duration::from_micros(parser.value()?.parse()?))
+            }
             Arg::Long("max-ids") => store.max_ids(parser.value()?.parse()?),
             Arg::Long("max-request-bytes") => store.max_request_bytes(parser.value()?.parse()?),
             Arg::Long("max-unfinished-bytes") => {

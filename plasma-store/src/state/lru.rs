@@ -199,6 +199,12 @@ impl Lru {
         }
     }
 
+    /// Whether an object that a client creates does not fit into its quota as it is.
+    pub(crate) fn lacks_quota(&self, client: ClientId, size: u64) -> bool {
+        let quota = self.quotas.get(&client);
+        quota.is_some_and(|quota| i128::from(size) > quota.remaining())
+    }
+
     /// Makes room in a client's quota for an object it creates. Objects in the way that somebody
     /// holds leave the quota; the others are to be evicted by the caller.
     pub(crate) fn make_quota_room(

@@ -765,7 +765,10 @@ impl<R: Readers> State<R> {
         fx: &mut Effects,
     ) -> Result<Range, ErrorCode> {
         let capacity = self.limits.capacity;
-        if let Some(client) = creator {
+        if let Some(client) = creator
+            && self.lru.lacks_quota(client, size)
+        {
+            self.look_at_readers(fx);
             let objects = &mut self.table.objects;
             let room = self.lru.make_quota_room(objects, client, size, may_evict);
             let evict = room.map_err(|_| ErrorCode::OutOfMemory)?;

@@ -332,7 +332,9 @@ fn cut_short(
     + 'static,
 ) -> Result<bool, PlasmaError> {
     let mut first = place.start_store();
-    let builder = PlasmaClient::builder().reconnect(reconnect);
+    // Through the socket, where every call waits for the store.
+    let builder = PlasmaClient::builder();
+    let builder = builder.reconnect(reconnect).shared_memory(false);
     let client = builder.connect(&place.socket).expect("the store is there");
     let id = new_object(&client, b"old");
     let writing = client.create(ObjectId::rand(), 3, b"");

@@ -1,0 +1,114 @@
+//! What a forked child can and cannot do with what its parent has.
+
+#![allow(clippy::unwrap_used, reason = "that is how these tests fail")]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use plasma_core::{PlasmaClient, PlasmaError};
+use tests::{StoreProcess, within};
+
+use super::{LIMIT, MIB, id, is_whole, put};
+
+/// Forks; the child does this and ends, well or not, and the parent goes on meanwhile.
+fn with_child(child: impl FnOnce() -> bool, parent: impl FnOnce()) {
+    // SAFETY: the child runs only what the test gives it, on its one thread. What other threads of
+    // this process hold at this moment are locks of the test's harness, which the child does not use,
+    // and the allocator's, which the C library releases in the child.
+    match unsafe { fork() }.expect("a process can be had") {
+        ForkResult::Child => {
+            let went_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            let code = i32::from(!went_well.unwrap_or(false));
+            // SAFETY: it ends the process, without what the parent's threads would do at its end.
+            unsafe { nix::libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => {
+            parent();
+            let ended = waitpid(child, None).expect("it is a child");
+            assert_eq!(ended, WaitStatus::Exited(child, 0));
+        }
+    }
+}
+
+#[test]
+fn a_child_is_told_and_lets_go_of_nothing() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &[]);
+        let client = store.client();
+        for number in 0..3 {
+            put(&client, id(number), 1000);
+        }
+        let held = client.get(id(0), 0).unwrap().unwrap();
+        let mut unsealed = client.create(id(10), 10, b"").unwrap();
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut held = Some(held);
+        with_child(
+            || {
+                // It can read what its parent holds.
+                let object = held.take().unwrap();
+                let mut right = is_whole(&id(0), object.data());
+                let forked =
+                    |error: Option<PlasmaError>| matches!(error, Some(PlasmaError::Forked));
+                right &= forked(client.get(id(1), 0).err());
+                right &= forked(client.get_many(&[id(1), id(2)], -1).err());
+                right &= forked(client.contains(&id(1)).err());
+                right &= forked(client.create(id(11), 10, b"").err());
+                right &= forked(client.create_and_seal(id(11), b"", b"").err());
+                right &= forked(client.delete(&id(1)).err());
+                right &= forked(client.refresh(&[id(1)]).err());
+                right &= forked(client.list().err());
+                right &= forked(unsealed.seal().err());
+                drop((object, client.clone()));
+                theirs.write_all(&[u8::from(right)]).unwrap();
+                right
+            },
+            || {
+                let mut right = [0];
+                ours.read_exact(&mut right).unwrap();
+                assert_eq!(right, [1]);
+            },
+        );
+        // The parent holds what it held, and goes on.
+        let infos = client.list().unwrap();
+        let references = |n| {
+            infos
+                .iter()
+                .find(|info| info.id == id(n))
+                .map(|info| info.ref_count)
+        };
+        assert_eq!((references(0), references(10)), (Some(1), Some(1)));
+        assert!(is_whole(&id(0), held.unwrap().data()));
+        unsealed.seal().unwrap();
+        put(&client, id(11), 10);
+    });
+}
+
+#[test]
+fn a_child_of_a_client_that_may_reconnect_has_a_connection_of_its_own() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &[]);
+        let builder = PlasmaClient::builder().retries(0).reconnect(true);
+        let client = builder.connect(store.socket()).unwrap();
+        put(&client, id(0), 1000);
+        for _ in 0..5 {
+            with_child(
+                || {
+                    let object = client.get(id(0), 0).unwrap().unwrap();
+                    put(&client, id(1), 10);
+                    client.delete(&id(1)).unwrap();
+                    let infos = client.list().unwrap();
+                    is_whole(&id(0), object.data()) && infos.len() == 1 && infos[0].ref_count >= 1
+                },
+                || {
+                    for _ in 0..1000 {
+                        let object = client.get(id(0), 0).unwrap().unwrap();
+                        assert!(is_whole(&id(0), object.data()));
+                    }
+                },
+            );
+        }
+        super::all_is_accounted_for(&store, &client);
+    });
+}

@@ -1,0 +1,63 @@
+//! What our clients and our store share in memory: what it saves, and that it is safe.
+
+mod crashes;
+mod forks;
+mod noise;
+mod reading;
+
+use std::time::Duration;
+
+use plasma_core::{ObjectId, PlasmaClient};
+use tests::{StoreProcess, debug_number, eventually};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+
+/// The object of this number.
+fn id(number: u64) -> ObjectId {
+    ObjectId::from_name(&format!("object {number}"))
+}
+
+/// What is in an object: a function of its id, and of how long it is.
+fn content(id: &ObjectId, len: usize) -> Vec<u8> {
+    id.as_bytes().iter().copied().cycle().take(len).collect()
+}
+
+/// Whether an object is what it was made as.
+fn is_whole(id: &ObjectId, data: &[u8]) -> bool {
+    data == content(id, data.len())
+}
+
+/// Makes an object that nobody holds.
+fn put(client: &PlasmaClient, id: ObjectId, len: usize) {
+    client
+        .create_and_seal(id, &content(&id, len), b"")
+        .expect("there is room");
+}
+
+/// Waits until nobody but `client` is connected to the store and nothing is held, then counts: what
+/// is allocated is what is there, and all of that is whole.
+fn all_is_accounted_for(store: &StoreProcess, client: &PlasmaClient) {
+    eventually("nothing is held", || {
+        let infos = client.list().expect("the store answers");
+        let free = |info: &plasma_core::ObjectInfo| info.ref_count == 0 && info.digest.is_some();
+        infos.iter().all(free)
+    });
+    assert_eq!(debug_number(client, "pinned bytes"), 0);
+    let infos = client.list().expect("the store answers");
+    let live: u64 = infos
+        .iter()
+        .map(|info| info.data_size + info.metadata_size)
+        .sum();
+    assert_eq!(debug_number(client, "allocated bytes"), live);
+    for info in &infos {
+        let object = client.get(info.id, 0).expect("the store answers");
+        let object = object.expect("it is listed");
+        assert!(
+            is_whole(&info.id, object.data()),
+            "{} is not whole",
+            info.id
+        );
+    }
+    assert!(store.arena_bytes() > 0);
+}

@@ -1,0 +1,154 @@
+//! A client that writes noise over everything it may write.
+
+#![allow(clippy::unwrap_used, reason = "that is how these tests fail")]
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::unistd;
+use plasma_core::protocol::message::{Reply, Request};
+use plasma_core::shm::memory::{Memory, Slice};
+
+use plasma_core::shm::{CAPABILITY, Offer, Word};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tests::raw::RawClient;
+use tests::{StoreProcess, within};
+
+use super::{MIB, all_is_accounted_for, id, is_whole, put};
+
+/// How long to make noise: `PLASMA_TEST_NOISE_SECONDS` says otherwise.
+fn duration() -> Duration {
+    let seconds = std::env::var("PLASMA_TEST_NOISE_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(5))
+}
+
+/// A client's own page, and what wakes the store.
+struct Noisy {
+    client: RawClient,
+    words: Slice<Word>,
+    bell: OwnedFd,
+}
+
+impl Noisy {
+    fn connect(store: &StoreProcess) -> Self {
+        let mut client = RawClient::connect(store.socket());
+        let reply = client.call(&Request::Connect {
+            capabilities: CAPABILITY,
+        });
+        let Reply::Connect {
+            offer: Some((offer, segments)),
+            ..
+        } = reply
+        else {
+            panic!("nothing is offered: {reply:?}");
+        };
+        for _ in segments {
+            client.descriptor();
+        }
+        let descriptors = [(); Offer::DESCRIPTORS].map(|()| client.descriptor());
+        let [index, page, answers, bell, _wake] = descriptors;
+        // What the store alone writes nobody else can map writable.
+        let index_len = usize::try_from(offer.index_len).unwrap();
+        assert!(Memory::open(index, index_len, true).is_err());
+        assert!(Memory::open(answers, offer.shape.answers_len(), true).is_err());
+        let len = offer.shape.page_len();
+        let page = Arc::new(Memory::open(page, len, true).unwrap());
+        let words = page.slice(0, len / size_of::<Word>()).unwrap();
+        Self {
+            client,
+            words,
+
+            bell,
+        }
+    }
+
+    /// Writes for a while; whether the store has had enough.
+    fn make(&self, random: &mut SmallRng, until: Instant) -> bool {
+        let end = (Instant::now() + Duration::from_millis(random.random_range(1..50))).min(until);
+        while Instant::now() < end {
+            for _ in 0..random.random_range(1..200) {
+                // Where something is, more often than not; and numbers that could mean something.
+                let most = if random.random() {
+                    64
+                } else {
+                    self.words.len()
+                };
+                let at = random.random_range(0..most);
+                let value = match random.random_range(0..6) {
+                    0 => random.random(),
+                    1 => random.random_range(0..300),
+                    2 => u64::MAX,
+                    3 => random.random_range(0..7) | u64::from(random.random::<u32>()) << 32,
+                    4 => 4 * random.random_range(0..100),
+                    _ => 0,
+                };
+                self.words[at].store(value, Ordering::Relaxed);
+            }
+            if unistd::write(&self.bell, &1_u64.to_ne_bytes()).is_err() {
+                // The store has closed its end, or does not read: both are its right.
+                continue;
+            }
+        }
+        let mut byte = [0; 1];
+        let ended = nix::sys::socket::recv(
+            std::os::fd::AsRawFd::as_raw_fd(self.client.socket()),
+            &mut byte,
+            nix::sys::socket::MsgFlags::MSG_DONTWAIT | nix::sys::socket::MsgFlags::MSG_PEEK,
+        );
+        matches!(ended, Ok(0))
+    }
+}
+
+#[test]
+fn noise_hurts_nobody_else() {
+    within(duration() + Duration::from_secs(60), || {
+        let store = StoreProcess::start(16 * MIB, &[]);
+        let (witness, other) = (store.client(), store.socket_client());
+        for number in 0..50 {
+            put(&witness, id(number), 1000);
+        }
+        let held = witness.get(id(0), 0).unwrap().unwrap();
+        let until = Instant::now() + duration();
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut cut_off = 0;
+        let mut turns = 0;
+        while Instant::now() < until {
+            let noisy = Noisy::connect(&store);
+            while Instant::now() < until {
+                turns += 1;
+                let ended = noisy.make(&mut random, until);
+                // Meanwhile everybody else is served, and finds what was there.
+                for client in [&witness, &other] {
+                    let number = turns % 50;
+                    let object = client.get(id(number), 0).unwrap().expect("it is there");
+                    assert!(is_whole(&id(number), object.data()));
+                }
+                put(&witness, id(1000), 500);
+                witness.delete(&id(1000)).unwrap();
+                if ended {
+                    cut_off += 1;
+                    break;
+                }
+            }
+        }
+        assert!(cut_off > 0, "nothing of it was ever malformed");
+        println!("{turns} turns of noise, cut off {cut_off} times");
+        assert!(is_whole(&id(0), held.data()));
+        drop(held);
+        // What noise has happened to make is the noisy's, and whole or not is nobody's business.
+        let known: Vec<_> = (0..50).map(id).collect();
+        let infos = witness.list().unwrap();
+        let strange: Vec<_> = infos
+            .iter()
+            .map(|info| info.id)
+            .filter(|id| !known.contains(id))
+            .collect();
+        witness.delete_many(&strange).unwrap();
+        assert_eq!(witness.contains_many(&known).unwrap(), known);
+        all_is_accounted_for(&store, &witness);
+    });
+}
