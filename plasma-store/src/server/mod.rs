@@ -515,8 +515,11 @@ impl Server {
             self.blocked.insert(client);
             return Ok(());
         }
+        // What is here comes first: reading on meanwhile, the store would keep all that a client can
+        // send faster than it is handled.
+        let mut readable =
+            connection.inbox.is_empty() && (over || events.contains(EpollFlags::EPOLLIN));
         let most_unfinished = self.max_unfinished();
-        let mut readable = over || events.contains(EpollFlags::EPOLLIN);
         let mut left = TURN;
         // Who has just asked is likely to ask again before anybody else does.
         for _ in 0..ROUNDS {

@@ -177,6 +177,10 @@ impl Scene {
             let fate = (story.fate)(reached).expect("the object has one");
             self.waiter_is_right(waiter, fate);
         }
+        // What it asked for last has been done by then, with all that the bystander holds.
+        eventually("its connections are gone", || {
+            self.store.descriptors() == self.descriptors
+        });
         self.held.borrow_mut().clear();
         eventually("every byte it held is back", || self.all_is_back());
         (story.after)(self, reached);

@@ -29,6 +29,36 @@ fn kill(store: &mut StoreProcess) {
     store.wait();
 }
 
+/// How a client is made.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    reconnect: bool,
+    shared_memory: bool,
+}
+
+const HOW: [How; 4] = [
+    How::new(false, false),
+    How::new(false, true),
+    How::new(true, false),
+    How::new(true, true),
+];
+
+impl How {
+    const fn new(reconnect: bool, shared_memory: bool) -> Self {
+        Self {
+            reconnect,
+            shared_memory,
+        }
+    }
+
+    fn connect(self, place: &Place) -> PlasmaClient {
+        let builder = PlasmaClient::builder()
+            .reconnect(self.reconnect)
+            .shared_memory(self.shared_memory);
+        builder.connect(&place.socket).expect("the store is there")
+    }
+}
+
 const SIZE: usize = 1 << 20;
 
 fn content(seed: u8) -> Vec<u8> {
@@ -144,10 +174,10 @@ fn check_what_is_held(life: &mut Life) {
     }
 }
 
-fn live_until(step: usize, place: &Place, reconnect: bool) {
+fn live_until(step: usize, place: &Place, how: &How) {
+    let reconnect = how.reconnect;
     let mut first = place.start_store();
-    let builder = PlasmaClient::builder().reconnect(reconnect);
-    let client = builder.connect(&place.socket).expect("the store is there");
+    let client = how.connect(place);
     let mut life = Life {
         client,
         held: Vec::new(),
@@ -235,10 +265,10 @@ fn live_until(step: usize, place: &Place, reconnect: bool) {
 fn killed_at_each_step_of_a_clients_life() {
     within(LIMIT, || {
         let place = Place::new();
-        for reconnect in [false, true] {
+        for how in &HOW {
             for (step, (name, _)) in STEPS.iter().enumerate() {
-                println!("{name}, to reconnect: {reconnect}");
-                live_until(step, &place, reconnect);
+                println!("{name}, {how:?}");
+                live_until(step, &place, how);
             }
         }
     });
@@ -304,7 +334,8 @@ const CALLS: [(&str, Expected, Call); 15] = [
     }),
 ];
 
-/// Runs a call on a thread, and waits until it sleeps there for want of an answer.
+/// Runs a call on a thread, and waits until it sleeps there for want of an answer, or has done
+/// without.
 fn under_way<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     static THREAD: AtomicI32 = AtomicI32::new(0);
     THREAD.store(0, Ordering::SeqCst);
@@ -313,6 +344,9 @@ fn under_way<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Jo
         call()
     });
     eventually("the call waits for its answer", || {
+        if thread.is_finished() {
+            return true;
+        }
         let id = THREAD.load(Ordering::SeqCst);
         let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat"));
         let stat = stat.unwrap_or_default();
@@ -324,18 +358,16 @@ fn under_way<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Jo
 }
 
 /// Kills a client's store while the client waits for the answer to a call; what comes of the call.
+/// Nothing where the client did not need the store for that: what it reads in shared memory.
 fn cut_short(
     place: &Place,
-    reconnect: bool,
+    how: &How,
     call: impl FnOnce(PlasmaClient, ObjectBuffer, ObjectId) -> Result<bool, PlasmaError>
     + Send
     + 'static,
-) -> Result<bool, PlasmaError> {
+) -> Option<Result<bool, PlasmaError>> {
     let mut first = place.start_store();
-    // Through the socket, where every call waits for the store.
-    let builder = PlasmaClient::builder();
-    let builder = builder.reconnect(reconnect).shared_memory(false);
-    let client = builder.connect(&place.socket).expect("the store is there");
+    let client = how.connect(place);
     let id = new_object(&client, b"old");
     let writing = client.create(ObjectId::rand(), 3, b"");
     let mut writing = writing.expect("there is room");
@@ -343,41 +375,42 @@ fn cut_short(
     first.signal(Signal::SIGSTOP);
     let calling = client.clone();
     let thread = under_way(move || call(calling, writing, id));
+    let needs_the_store = !thread.is_finished();
     kill(&mut first);
     let second = place.start_store();
     let result = thread.join().expect("it does not panic");
     // Nothing was done there that was not asked for.
     let objects = second.client().list().expect("the store answers");
     assert!(objects.is_empty(), "{objects:?}");
-    assert_eq!(client.list().is_ok(), reconnect);
-    result
+    assert_eq!(client.list().is_ok(), how.reconnect);
+    needs_the_store.then_some(result)
 }
 
 #[test]
 fn killed_while_a_call_is_under_way() {
     within(LIMIT, || {
         let place = Place::new();
-        for reconnect in [false, true] {
+        for how in HOW {
             for (name, expected, call) in CALLS {
-                let result = cut_short(&place, reconnect, move |client, writing, id| {
+                let result = cut_short(&place, &how, move |client, writing, id| {
                     let result = call(&client, id);
                     drop(writing);
                     result
                 });
-                if reconnect && expected == Expected::MadeAgain {
-                    assert!(matches!(result, Ok(true)), "{name}: {result:?}");
-                } else {
-                    assert!(is_disconnected(result), "{name}");
+                match (result, expected) {
+                    (None, _) => assert!(how.shared_memory, "{name} was not under way"),
+                    (Some(result), Expected::MadeAgain) if how.reconnect => {
+                        assert!(matches!(result, Ok(true)), "{name}: {result:?}");
+                    }
+                    (Some(result), _) => assert!(is_disconnected(result), "{name}"),
                 }
             }
-            let sealed = cut_short(&place, reconnect, |_, mut writing, _| {
+            let sealed = cut_short(&place, &how, |_, mut writing, _| {
                 writing.seal().map(|()| true)
             });
-            assert!(is_disconnected(sealed));
-            let aborted = cut_short(&place, reconnect, |_, writing, _| {
-                writing.abort().map(|()| true)
-            });
-            assert!(is_disconnected(aborted));
+            assert!(sealed.is_some_and(is_disconnected));
+            let aborted = cut_short(&place, &how, |_, writing, _| writing.abort().map(|()| true));
+            assert!(aborted.is_some_and(is_disconnected));
         }
     });
 }

@@ -7,39 +7,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plasma_core::ObjectId;
 use plasma_core::protocol::message::Request;
+use plasma_core::{ObjectId, PlasmaClient};
 use tests::raw::message;
 use tests::{StoreProcess, within};
 
 use super::{CAPACITY, ID, LIMIT, connect};
 
-/// Gets in one phase, and phases of each kind; they take turns.
-const GETS: usize = 5000;
-const PHASES: usize = 10;
-
-/// How long each of some gets took, shortest first.
-fn sorted(mut times: Vec<Duration>) -> Vec<Duration> {
-    times.sort_unstable();
-    times
-}
-
-fn at(times: &[Duration], share: f64) -> Duration {
-    times[(times.len() as f64 * share) as usize]
-}
+/// How long gets are timed in one phase, and phases of each kind; they take turns.
+const PHASE: Duration = Duration::from_millis(100);
+const PHASES: usize = 20;
 
 fn ask_without_end(mut socket: &UnixStream) {
     let lot = message(&Request::Contains(ID)).repeat(1000);
     while socket.write_all(&lot).is_ok() {}
 }
 
-/// Reads, and looks at nothing, which costs the least; how many bytes came.
-fn read_to_end(mut socket: &UnixStream) -> usize {
-    let (mut bytes, mut sum) = (vec![0; 256 << 10], 0);
+/// Reads, and looks at nothing, which costs the least; counts the bytes.
+fn read_without_end(mut socket: &UnixStream, sum: &AtomicUsize) {
+    let mut bytes = vec![0; 256 << 10];
     while let Ok(count @ 1..) = socket.read(&mut bytes) {
-        sum += count;
+        sum.fetch_add(count, Ordering::Relaxed);
     }
-    sum
+}
+
+/// What gets take, in nanoseconds, and with what is let go.
+fn time_gets(client: &PlasmaClient, id: ObjectId, times: &mut Vec<u32>) {
+    let end = Instant::now() + PHASE;
+    loop {
+        let start = Instant::now();
+        let object = client.get(id, 0).expect("the store answers");
+        drop(object.expect("it is there"));
+        let now = Instant::now();
+        let time = now - start;
+        times.push(time.as_nanos().try_into().unwrap_or(u32::MAX));
+        if now > end {
+            return;
+        }
+    }
 }
 
 /// One client asks as fast as the kernel takes it, and reads what it is told; another has asked for
@@ -48,55 +53,64 @@ fn read_to_end(mut socket: &UnixStream) -> usize {
 #[ignore = "measures: for release builds on a quiet machine"]
 fn what_a_flood_and_a_stall_cost_a_get() {
     within(2 * LIMIT, || {
-        let store = StoreProcess::start(CAPACITY, &["--stall-timeout", "3600"]);
-        let client = store.client();
-        let id = ObjectId::rand();
-        client
-            .create_and_seal(id, b"wanted", b"")
-            .expect("there is room");
-        let batch: Vec<_> = (0..1000_u32)
-            .map(|n| (ObjectId::from_name(&n.to_string()), &b""[..], &b""[..]))
-            .collect();
-        client.create_and_seal_batch(&batch).expect("there is room");
-
-        let mut phases = [Vec::new(), Vec::new()];
-        let flood = AtomicUsize::new(0);
-        for _ in 0..PHASES {
-            for (noisy, times) in [false, true].into_iter().zip(&mut phases) {
-                let bad = noisy.then(|| (connect(&store), connect(&store)));
-                thread::scope(|scope| {
-                    if let Some((flooder, staller)) = &bad {
-                        let flooder = flooder.socket();
-                        scope.spawn(|| ask_without_end(flooder));
-                        scope.spawn(|| flood.fetch_add(read_to_end(flooder), Ordering::Relaxed));
-                        let mut staller = staller.socket();
-                        staller.set_nonblocking(true).expect("it can be set");
-                        // Whatever of it is taken.
-                        let _ = staller.write(&message(&Request::List).repeat(1000));
-                    }
-                    for _ in 0..GETS / 10 {
-                        client.get(id, 0).expect("the store answers");
-                    }
-                    for _ in 0..GETS {
-                        let start = Instant::now();
-                        let object = client.get(id, 0).expect("the store answers");
-                        times.push(start.elapsed());
-                        drop(object.expect("it is there"));
-                    }
-                    if let Some((flooder, _)) = &bad {
-                        let end = flooder.socket().shutdown(Shutdown::Both);
-                        end.expect("it is connected");
-                    }
-                });
-            }
-        }
-        let flood = flood.into_inner() >> 20;
-        println!("{flood} MiB of replies to the flood were read meanwhile");
-        let [quiet, noisy] = phases.map(sorted);
-        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
-            let (quiet, noisy) = (at(&quiet, share), at(&noisy, share));
-            let ratio = noisy.as_secs_f64() / quiet.as_secs_f64();
-            println!("{name}: quiet {quiet:?}, beside them {noisy:?}, {ratio:.2} times");
+        for shared_memory in [false, true] {
+            let way = if shared_memory {
+                "in shared memory"
+            } else {
+                "by the socket"
+            };
+            println!("gets {way}:");
+            measure(shared_memory);
         }
     });
+}
+
+fn measure(shared_memory: bool) {
+    let store = StoreProcess::start(CAPACITY, &["--stall-timeout", "3600"]);
+    let builder = PlasmaClient::builder().shared_memory(shared_memory);
+    let client = builder.connect(store.socket()).expect("it listens");
+    let id = ObjectId::rand();
+    client
+        .create_and_seal(id, b"wanted", b"")
+        .expect("there is room");
+    let batch: Vec<_> = (0..1000_u32)
+        .map(|n| (ObjectId::from_name(&n.to_string()), &b""[..], &b""[..]))
+        .collect();
+    client.create_and_seal_batch(&batch).expect("there is room");
+
+    let mut phases = [Vec::new(), Vec::new()];
+    let flood = AtomicUsize::new(0);
+    for _ in 0..PHASES {
+        let [quiet, noisy] = &mut phases;
+        time_gets(&client, id, quiet);
+        let (flooder, staller) = (connect(&store), connect(&store));
+        let before = flood.load(Ordering::Relaxed);
+        thread::scope(|scope| {
+            scope.spawn(|| ask_without_end(flooder.socket()));
+            scope.spawn(|| read_without_end(flooder.socket(), &flood));
+            let mut staller = staller.socket();
+            staller.set_nonblocking(true).expect("it can be set");
+            // Whatever of it is taken.
+            let _ = staller.write(&message(&Request::List).repeat(1000));
+            while flood.load(Ordering::Relaxed) == before {
+                thread::yield_now();
+            }
+            time_gets(&client, id, noisy);
+            let end = flooder.socket().shutdown(Shutdown::Both);
+            end.expect("it is connected");
+        });
+    }
+    let flood = flood.into_inner() >> 20;
+    println!("  {flood} MiB of replies to the flood were read meanwhile");
+    for times in &mut phases {
+        times.sort_unstable();
+    }
+    let [quiet, noisy] = phases;
+    println!("  {} quiet gets, {} beside them", quiet.len(), noisy.len());
+    for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
+        let at = |times: &[u32]| f64::from(times[(times.len() as f64 * share) as usize]) / 1000.0;
+        let (quiet, noisy) = (at(&quiet), at(&noisy));
+        let ratio = noisy / quiet;
+        println!("  {name}: quiet {quiet:.2} µs, beside them {noisy:.2} µs, {ratio:.2} times");
+    }
 }
