@@ -346,7 +346,10 @@ fn a_forged_schema_is_only_read_for_the_message() {
     assert!(!message.contains(char::is_control), "{message}");
     let turned = r#"{"endian":"little","size":24,"align":8,"type":{"enum":"a\u202e\u2066\u2028b","version":1,"repr":"u8","variants":[]}}"#;
     let message = forged(turned.as_bytes());
-    assert!(message.contains("`a\u{fffd}\u{fffd}\u{fffd}b`"), "{message:?}");
+    assert!(
+        message.contains("`a\u{fffd}\u{fffd}\u{fffd}b`"),
+        "{message:?}"
+    );
 }
 
 /// Metadata of no type that this program has, with such a schema.
