@@ -50,18 +50,23 @@ fn two_hundred_structs_of_ten_fields_take_less_than_three_seconds_more() {
 
 /// A crate of structs that derive these traits; its folder.
 fn write_crate(folder: &Path, name: &str, derives: &str) -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let typed = workspace.join("plasma-typed");
     let package = folder.join(name);
-    fs::create_dir_all(package.join("src")).unwrap();
+    fs::create_dir_all(package.join("src")).expect("a folder for the crate");
     let manifest = format!(
         "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
          [dependencies]\nplasma-typed = {{ path = {typed:?} }}\n\n[workspace]\n"
     );
-    fs::write(package.join("Cargo.toml"), manifest).unwrap();
-    // The same versions as here, so that nothing has to be fetched.
-    fs::copy(workspace.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
-    fs::write(package.join("src/lib.rs"), source(derives)).unwrap();
+    let lock = fs::read(workspace.join("Cargo.lock")).expect("the workspace has one");
+    for (file, content) in [
+        ("Cargo.toml", manifest.into_bytes()),
+        // The same versions as here, so that nothing has to be fetched.
+        ("Cargo.lock", lock),
+        ("src/lib.rs", source(derives).into_bytes()),
+    ] {
+        fs::write(package.join(file), content).expect("the folder can be written");
+    }
     package
 }
 
@@ -79,8 +84,9 @@ fn source(derives: &str) -> String {
              pub ts_ns: u64,\n    pub price: f64,\n    pub best: Price,\n    \
              pub levels: [f64; {}],\n    pub size: u32,\n    pub venue: u16,\n    \
              pub side: Side,\n    pub last: bool,\n    pub symbol: [u8; 16],\n    \
-             pub sequence: u64,\n}}",
-            1 + number % 7
+             pub last_of_ten: {},\n}}",
+            1 + number % 7,
+            ["u64", "Price"][number % 2]
         )
         .expect("memory");
     }
