@@ -58,11 +58,14 @@ impl ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |value| match value {
+            0..=9 => b'0' + value,
+            _ => b'a' + (value - 10),
+        };
         let mut hex = [0; 2 * Self::LEN];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        let (pairs, _) = hex.as_chunks_mut();
+        for (pair, byte) in pairs.iter_mut().zip(self.0) {
+            *pair = [digit(byte >> 4), digit(byte & 15)];
         }
         f.pad(str::from_utf8(&hex).unwrap_or_default())
     }
@@ -101,8 +104,9 @@ impl FromStr for ObjectId {
         let parse = || {
             let digits: &[u8; 2 * Self::LEN] = text.as_bytes().try_into().ok()?;
             let mut bytes = [0; Self::LEN];
-            for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+            let (pairs, _) = digits.as_chunks();
+            for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+                *byte = digit(*high)? << 4 | digit(*low)?;
             }
             Some(Self(bytes))
         };

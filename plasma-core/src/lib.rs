@@ -28,17 +28,36 @@
 //! | [`Notifications`] | what is sealed and deleted, as it happens |
 //! | [`protocol`] | the wire protocol: framing and messages |
 //! | [`transport`] | bytes and descriptors over a Unix socket |
+//! | [`shm`] | what this client and this project's store say without the socket |
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
+mod birth;
 mod client;
 mod connection;
 mod digest;
 mod error;
+mod hand;
 mod id;
 mod notify;
 mod object;
+mod plane;
 pub mod protocol;
 mod segment;
 mod session;
+pub mod shm;
+mod shortcut;
 pub mod spin;
 pub mod transport;
 

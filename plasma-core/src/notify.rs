@@ -13,7 +13,7 @@ use crate::PlasmaError;
 use crate::connection::Connection;
 use crate::protocol::message::{Notification, decode_notification};
 use crate::session::Session;
-use crate::transport::wait_ready;
+use crate::transport::{copy_aligned, wait_ready};
 
 /// Longest notification this client reads, in bytes: what a flatbuffer can hold.
 const MAX_NOTIFICATION_LEN: usize = i32::MAX as usize;
@@ -124,7 +124,7 @@ impl Notifications {
 
     /// Takes one message out of the bytes; whether there was a whole one.
     fn parse(&mut self) -> Result<bool, PlasmaError> {
-        let Some(length) = self.bytes.first_chunk::<LENGTH_BYTES>() else {
+        let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(false);
         };
         let announced = i64::from_le_bytes(*length);
@@ -132,14 +132,13 @@ impl Notifications {
             .ok()
             .filter(|len| *len <= MAX_NOTIFICATION_LEN)
             .ok_or_else(|| PlasmaError::protocol(format!("a notification of {announced} bytes")))?;
-        let Some(body) = self.bytes[LENGTH_BYTES..].get(..len) else {
+        let Some(body) = rest.get(..len) else {
             return Ok(false);
         };
         // Flatbuffers are read from aligned memory, which these bytes need not be.
-        let mut aligned = vec![0_u64; len.div_ceil(size_of::<u64>())];
-        let aligned: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut aligned)[..len];
-        aligned.copy_from_slice(body);
-        self.ready.extend(decode_notification(aligned)?);
+        let mut room = Vec::new();
+        let body = copy_aligned(body, &mut room);
+        self.ready.extend(decode_notification(body)?);
         self.bytes.drain(..LENGTH_BYTES + len);
         Ok(true)
     }
@@ -151,7 +150,8 @@ impl Notifications {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(PlasmaError::Disconnected),
                 Ok(count) => {
-                    self.bytes.extend_from_slice(&chunk[..count]);
+                    let read = chunk.get(..count).unwrap_or_default();
+                    self.bytes.extend_from_slice(read);
                     return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

@@ -13,6 +13,7 @@
 //! address).
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
@@ -188,11 +189,12 @@ impl Span {
     /// nobody else. Pages are aligned at least as objects are.
     pub(crate) fn to_private(&self) -> Result<Self, PlasmaError> {
         let len = self.len();
+        let failed = |source| PlasmaError::Map { len, source };
         // There is no mapping of no bytes.
-        let copy = MmapMut::map_anon(len.max(1));
-        let mut copy = copy.map_err(|source| PlasmaError::Map { len, source })?;
-        copy[..self.data_len].copy_from_slice(self.data());
-        copy[self.data_len..len].copy_from_slice(self.meta());
+        let mut copy = MmapMut::map_anon(len.max(1)).map_err(failed)?;
+        let mut room = &mut copy[..];
+        room.write_all(self.data()).map_err(failed)?;
+        room.write_all(self.meta()).map_err(failed)?;
         let start = NonNull::new(copy.as_mut_ptr())
             .ok_or_else(|| PlasmaError::protocol("memory at address 0"))?;
         Ok(Self {
@@ -231,24 +233,23 @@ impl Span {
     }
 
     /// Data and metadata, where the mapping is writable.
-    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+    fn parts_mut(&mut self) -> Option<(&mut [u8], &mut [u8])> {
         if self.access != Access::Write {
             return None;
         }
         let len = self.data_len + self.meta_len;
         // SAFETY: by the field's invariant these bytes lie in one live mapping, and it is writable;
         // `&mut self` is this process's only way to them, and before seal no other process has one.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) })
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) };
+        bytes.split_at_mut_checked(self.data_len)
     }
 
     pub(crate) fn data_mut(&mut self) -> Option<&mut [u8]> {
-        let data_len = self.data_len;
-        self.bytes_mut().map(|bytes| &mut bytes[..data_len])
+        self.parts_mut().map(|(data, _)| data)
     }
 
     pub(crate) fn meta_mut(&mut self) -> Option<&mut [u8]> {
-        let data_len = self.data_len;
-        self.bytes_mut().map(|bytes| &mut bytes[data_len..])
+        self.parts_mut().map(|(_, meta)| meta)
     }
 
     pub(crate) fn len(&self) -> usize {

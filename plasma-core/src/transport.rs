@@ -94,9 +94,12 @@ impl Inbox {
             self.control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS_A_MESSAGE]);
             self.control.resize(self.control.capacity(), 0);
         }
-        self.control[..CONTROL_HEADER_LEN].fill(0);
+        if let Some(header) = self.control.first_chunk_mut::<CONTROL_HEADER_LEN>() {
+            header.fill(0);
+        }
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
-        let mut space = [IoSliceMut::new(&mut bytes[self.end..])];
+        let room = bytes.get_mut(self.end..).unwrap_or_default();
+        let mut space = [IoSliceMut::new(room)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let message = loop {
             match recvmsg::<()>(
@@ -173,23 +176,20 @@ impl Inbox {
             return Ok(None);
         }
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        let unread = &bytes[self.start..self.end];
+        let unread = bytes.get(self.start..self.end).unwrap_or_default();
         let Some(header) = Header::parse(unread, max_body_len)? else {
             return Ok(None);
         };
-        let Some(body) = unread[HEADER_LEN..].get(..header.body_len) else {
+        let behind = unread.get(HEADER_LEN..).unwrap_or_default();
+        let Some(body) = behind.get(..header.body_len) else {
             return Ok(None);
         };
         self.start += HEADER_LEN + header.body_len;
         if body.as_ptr().addr() % BODY_ALIGNMENT == 0 {
             return Ok(Some((header.kind, body)));
         }
-        self.aligned.clear();
-        self.aligned
-            .resize(body.len().div_ceil(size_of::<u64>()), 0);
-        let copy = &mut bytemuck::cast_slice_mut(&mut self.aligned)[..body.len()];
-        copy.copy_from_slice(body);
-        Ok(Some((header.kind, copy)))
+        let body = copy_aligned(body, &mut self.aligned);
+        Ok(Some((header.kind, body)))
     }
 
     /// Takes the next descriptor and the byte it came on; `None` where the byte is not here yet.
@@ -203,6 +203,18 @@ impl Inbox {
         self.start += 1;
         Some(self.descriptors.pop_front().ok_or(MissingDescriptor))
     }
+}
+
+/// Copies bytes to where a flatbuffer can be read from.
+pub(crate) fn copy_aligned<'a>(bytes: &[u8], room: &'a mut Vec<u64>) -> &'a [u8] {
+    room.clear();
+    room.resize(bytes.len().div_ceil(size_of::<u64>()), 0);
+    let room: &mut [u8] = bytemuck::cast_slice_mut(room);
+    let Some(copy) = room.get_mut(..bytes.len()) else {
+        return &[];
+    };
+    copy.copy_from_slice(bytes);
+    copy
 }
 
 /// Length of a control message without its content, in bytes.
@@ -241,6 +253,7 @@ pub struct Outbox {
     /// INVARIANT: `sent <= bytes.len()`.
     sent: usize,
     /// Descriptors, each with the index in `bytes` of the byte it goes on, in order.
+    /// INVARIANT: the byte is there, and not sent.
     descriptors: VecDeque<(usize, Arc<OwnedFd>)>,
 }
 
@@ -292,7 +305,8 @@ impl Outbox {
         let taken = write(socket, &parts, &[])?.unwrap_or(0);
         if taken < frame.wire_len() {
             let header_left = frame.header.get(taken..).unwrap_or_default();
-            let body_left = &frame.body[taken.saturating_sub(HEADER_LEN)..];
+            let body_left = frame.body.get(taken.saturating_sub(HEADER_LEN)..);
+            let body_left = body_left.unwrap_or_default();
             self.push_bytes(header_left, body_left);
         }
         Ok(())
@@ -310,8 +324,8 @@ impl Outbox {
                 Some((at, _)) => (*at, None),
                 None => (self.bytes.len(), None),
             };
-            let part = [IoSlice::new(&self.bytes[self.sent..until])];
-            let Some(taken) = write(socket, &part, descriptor.as_slice())? else {
+            let part = self.bytes.get(self.sent..until).ok_or(Errno::EINVAL)?;
+            let Some(taken) = write(socket, &[IoSlice::new(part)], descriptor.as_slice())? else {
                 self.forget_sent();
                 return Ok(false);
             };

@@ -24,15 +24,31 @@
 //! On unless left out: `metrics`, metrics over HTTP, for Prometheus; and `program`, what the program
 //! needs.
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod arena;
 mod backer;
 mod builder;
 mod error;
 mod external;
+mod keeper;
 mod limits;
 mod memory;
 mod metrics;
+mod readers;
 mod server;
+mod sharing;
 mod socket;
 mod state;
 

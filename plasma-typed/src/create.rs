@@ -118,7 +118,8 @@ impl<T: ?Sized + PlasmaObject> Create<T, Uninit> {
         })?;
         if Layout::<T>::ELEMENT.is_some() {
             // What rounds the size up is nobody's to write, and must not show what was there before.
-            buffer.data_mut()[Layout::<T>::used(len)..].fill(0);
+            let unused = buffer.data_mut().get_mut(Layout::<T>::used(len)..);
+            unused.unwrap_or_default().fill(0);
         }
         Ok(Self {
             buffer,
@@ -152,6 +153,10 @@ impl<T: ?Sized + PlasmaObject> Create<T, Uninit> {
     /// # }
     /// ```
     #[track_caller]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "as documented, if its user is mistaken"
+    )]
     pub fn copy_from(mut self, value: &T) -> Create<T> {
         let len = T::tail_len(value);
         assert_eq!(
@@ -166,10 +171,11 @@ impl<T: ?Sized + PlasmaObject> Create<T, Uninit> {
     /// The object's memory, to be written through code that takes bytes. Nothing has been written
     /// yet: it holds whatever was there before.
     pub fn as_uninit_bytes_mut(&mut self) -> &mut [MaybeUninit<u8>] {
-        let used = Layout::<T>::used(self.len);
-        let bytes = &mut self.buffer.data_mut()[..used];
+        let used = ..Layout::<T>::used(self.len);
+        let bytes = self.buffer.data_mut().get_mut(used).unwrap_or_default();
+        let len = bytes.len();
         // SAFETY: bytes are of size and alignment 1, and in this state they are not read.
-        unsafe { memory::assume_uninit(bytes, used) }
+        unsafe { memory::assume_uninit(bytes, len) }
     }
 
     /// Takes the object as written.

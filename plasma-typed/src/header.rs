@@ -71,7 +71,7 @@ impl<'a> Header<'a> {
                 found_bytes: rest.len(),
             }));
         }
-        let (schema, user_meta) = rest.split_at(schema_len_here);
+        let (schema, user_meta) = rest.split_at_checked(schema_len_here).unwrap_or_default();
         Ok(Self {
             fingerprint: u128::from_le_bytes(part(header, FINGERPRINT_AT)),
             tail_len: u64::from_le_bytes(part(header, TAIL_LEN_AT)),
@@ -83,7 +83,8 @@ impl<'a> Header<'a> {
 
 /// The `N` bytes of a header that start at `at`.
 fn part<const N: usize>(header: &[u8; LEN], at: usize) -> [u8; N] {
-    std::array::from_fn(|index| header[at + index])
+    let part = header.get(at..).and_then(<[u8]>::first_chunk);
+    part.copied().unwrap_or([0; N])
 }
 
 /// Metadata for an object of type `T`; `None` if there is more of the user's than the format holds.
@@ -98,8 +99,8 @@ pub(crate) fn encode<T: ?Sized + PlasmaObject>(
     }
     let mut meta = Vec::with_capacity(prefix.len() + user_meta.len());
     meta.extend_from_slice(prefix);
-    meta[TAIL_LEN_AT..][..8].copy_from_slice(&tail_len.to_le_bytes());
-    meta[USER_META_LEN_AT..][..4].copy_from_slice(&user_meta_len.to_le_bytes());
+    put(&mut meta, TAIL_LEN_AT, &tail_len.to_le_bytes());
+    put(&mut meta, USER_META_LEN_AT, &user_meta_len.to_le_bytes());
     meta.extend_from_slice(user_meta);
     Some(meta.into())
 }

@@ -168,6 +168,19 @@
 //! Every object carries its schema: some hundred bytes for a struct of a few fields, and as much
 //! again for each field that is a struct.
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod client;
 mod create;
 mod error;

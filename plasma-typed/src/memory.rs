@@ -29,7 +29,10 @@ pub(crate) fn bytes_of<T: ?Sized + PlasmaObject>(value: &T) -> &[u8] {
 pub(crate) fn view<T: ?Sized + PlasmaObject>(bytes: &[u8], tail_len: u64) -> Result<&T, NoValue> {
     let len = check_place::<T>(bytes, tail_len).map_err(NoValue::Corrupt)?;
     if !T::ALL_BITS_VALID {
-        T::check(&bytes[..Layout::<T>::used(len)]).map_err(NoValue::Invalid)?;
+        let used = bytes.get(..Layout::<T>::used(len));
+        used.ok_or_else(|| InvalidBytes::new("bytes are missing"))
+            .and_then(T::check)
+            .map_err(NoValue::Invalid)?;
     }
     // SAFETY: the place is right and the bytes are a value, as was just checked.
     Ok(unsafe { assume(bytes, len) })

@@ -89,6 +89,7 @@ pub const fn struct_schema<T>(
 
 /// The schema of a struct whose last field is a slice, a `str` or ends with one.
 #[track_caller]
+#[expect(clippy::panic, reason = "the compiler's")]
 pub const fn tailed_schema(
     name: &'static str,
     version: u32,
@@ -237,13 +238,12 @@ pub const fn all_bits_valid(schema: &Schema) -> bool {
 
 /// Whether an enum has a variant of value 0.
 pub const fn has_zero(schema: &Schema) -> bool {
-    let variants = variants(schema);
-    let mut index = 0;
-    while index < variants.len() {
-        if variants[index].value == 0 {
+    let mut variants = variants(schema);
+    while let [variant, rest @ ..] = variants {
+        if variant.value == 0 {
             return true;
         }
-        index += 1;
+        variants = rest;
     }
     false
 }
@@ -311,6 +311,7 @@ pub const fn assert_no_drop<T: ?Sized>(_schema: &Schema) {
 /// Does not evaluate if there is padding between a field's end and what comes next. The message is
 /// about the field, at the caller.
 #[track_caller]
+#[expect(clippy::panic, reason = "the compiler's")]
 pub const fn assert_no_padding(end: usize, next: usize) {
     if next != end {
         panic!("{}", padding_after_field(next.wrapping_sub(end)));

@@ -131,7 +131,8 @@ impl<T: ?Sized> Sealed<T> {
     /// [`Creator::user_meta`](crate::Creator::user_meta) said otherwise.
     pub fn user_meta(&self) -> &[u8] {
         let meta = self.whole.buffer.meta();
-        &meta[meta.len() - self.user_meta_len..]
+        let start = meta.len().saturating_sub(self.user_meta_len);
+        meta.get(start..).unwrap_or_default()
     }
 
     /// A part of the object that can be kept, sent and cloned on its own: the object stays held

@@ -115,9 +115,11 @@ impl Header {
     /// The header's bytes on the wire.
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        bytes[..8].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
-        bytes[8..16].copy_from_slice(&(self.kind as i64).to_le_bytes());
-        bytes[16..].copy_from_slice(&(self.body_len as i64).to_le_bytes());
+        let (words, _) = bytes.as_chunks_mut();
+        let values = [PROTOCOL_VERSION, self.kind as i64, self.body_len as i64];
+        for (word, value) in words.iter_mut().zip(values) {
+            *word = value.to_le_bytes();
+        }
         bytes
     }
 
@@ -129,16 +131,16 @@ impl Header {
         let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
             return Ok(None);
         };
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&header[at..at + 8]);
-            i64::from_le_bytes(word)
+        let (&[version, kind, announced], _) = header.as_chunks() else {
+            return Ok(None);
         };
-        if word(0) != PROTOCOL_VERSION {
-            return Err(FrameError::Version(word(0)));
+        let version = i64::from_le_bytes(version);
+        if version != PROTOCOL_VERSION {
+            return Err(FrameError::Version(version));
         }
-        let kind = MessageType::from_wire(word(8)).ok_or(FrameError::Type(word(8)))?;
-        let announced = word(16);
+        let kind = i64::from_le_bytes(kind);
+        let kind = MessageType::from_wire(kind).ok_or(FrameError::Type(kind))?;
+        let announced = i64::from_le_bytes(announced);
         match usize::try_from(announced) {
             Ok(body_len) if body_len <= max_body_len => Ok(Some(Self { kind, body_len })),
             _ => Err(FrameError::Length {

@@ -1,5 +1,18 @@
 //! `plasma-store-server`: a Plasma store with the command line of Arrow's.
 
+// What a peer sends must never end this process: nothing here panics on what it has not made.
+#![deny(
+    clippy::expect_used,
+    clippy::get_unwrap,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::SocketAddr;

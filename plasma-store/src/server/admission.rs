@@ -9,7 +9,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tracing::{info, warn};
 
 use super::connection::Connection;
-use super::{ACCEPT_PAUSE, ACCEPTS_A_TURN, Server, Token};
+use super::{ACCEPT_PAUSE, ACCEPTS_A_TURN, Server, Token, set_interest};
 use crate::metrics::Refused;
 use crate::state::ClientId;
 
@@ -81,8 +81,8 @@ impl Server {
                 Err(error) => {
                     warn!(%error, "cannot accept a connection now");
                     self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
-                    let none = EpollFlags::empty();
-                    self.set_interest(self.listener.socket.as_fd(), Token::Listener, none);
+                    let (listener, none) = (self.listener.socket.as_fd(), EpollFlags::empty());
+                    set_interest(&self.epoll, listener, Token::Listener, none);
                     return;
                 }
             };

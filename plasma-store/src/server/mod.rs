@@ -10,6 +10,7 @@ mod closer;
 mod connection;
 mod memory;
 mod requests;
+mod rings;
 mod subscriber;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -36,6 +37,7 @@ use crate::builder::Prefault;
 use crate::external::ExternalStore;
 use crate::limits::ClientLimits;
 use crate::metrics::Stats;
+use crate::readers::SharedReaders;
 use crate::socket::Listener;
 use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
 use admission::Peer;
@@ -43,9 +45,11 @@ use closer::Closer;
 use connection::{Connection, Progress};
 use memory::Memory;
 use requests::{Closed, Task};
+use rings::Rings;
 use subscriber::Subscriber;
 
 pub(crate) use admission::Admission;
+pub(crate) use rings::RingOptions;
 
 /// Requests of one client that are handled before others have their turn, in one read and in how
 /// many.
@@ -60,6 +64,10 @@ const SMALL_REQUEST: usize = 1 << 20;
 
 /// How often those are looked for who have stopped reading.
 const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// How often to look at the rings before the kernel is asked for other events, which takes as long
+/// as some ten looks.
+const LOOKS_AT_RINGS: u32 = 64;
 
 /// How long to leave new connections waiting where descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +96,8 @@ pub(crate) struct Options {
     pub(crate) clients: ClientLimits,
     pub(crate) admission: Admission,
     pub(crate) prefault: Prefault,
+    /// What clients are offered beyond the socket, if anything.
+    pub(crate) rings: Option<RingOptions>,
 }
 
 /// A client that is served no more.
@@ -106,6 +116,14 @@ fn has_hung_up(socket: &OwnedFd) -> bool {
     asked.unwrap_or(true)
 }
 
+/// Tells the kernel which events of a descriptor to tell us of.
+fn set_interest(epoll: &Epoll, descriptor: BorrowedFd<'_>, token: Token, events: EpollFlags) {
+    let mut event = EpollEvent::new(events, token.number());
+    if let Err(error) = epoll.modify(descriptor, &mut event) {
+        warn!(%error, ?token, "cannot change what to wait for");
+    }
+}
+
 /// What an event is about, as a number the kernel keeps for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
@@ -114,6 +132,7 @@ enum Token {
     Backer,
     Connection(ClientId),
     Subscriber(ClientId),
+    Bell(ClientId),
 }
 
 impl Token {
@@ -124,8 +143,9 @@ impl Token {
             Self::Listener => 0,
             Self::Stop => 1,
             Self::Backer => 2,
-            Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 2,
-            Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 2 + 1,
+            Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 3,
+            Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 3 + 1,
+            Self::Bell(client) => Self::FIRST_CLIENT + client.0 * 3 + 2,
         }
     }
 
@@ -136,11 +156,11 @@ impl Token {
             2 => Self::Backer,
             _ => {
                 let number = number - Self::FIRST_CLIENT;
-                let client = ClientId(number / 2);
-                if number.is_multiple_of(2) {
-                    Self::Connection(client)
-                } else {
-                    Self::Subscriber(client)
+                let client = ClientId(number / 3);
+                match number % 3 {
+                    0 => Self::Connection(client),
+                    1 => Self::Subscriber(client),
+                    _ => Self::Bell(client),
                 }
             }
         }
@@ -150,7 +170,7 @@ impl Token {
 #[derive(Debug)]
 pub(crate) struct Server {
     options: Options,
-    state: State,
+    state: State<Option<SharedReaders>>,
     stats: Arc<Stats>,
     /// Who creates objects has been told of `max-objects` in the log, and nothing has changed.
     told_of_max_objects: bool,
@@ -165,6 +185,8 @@ pub(crate) struct Server {
     start: Instant,
     next_client: u64,
     connections: HashMap<ClientId, Connection>,
+    /// Requests that come through shared memory.
+    rings: Rings,
     /// Clients that are served no more, and may still read what they hold.
     cut_off: HashMap<ClientId, CutOff>,
     subscribers: HashMap<ClientId, Subscriber>,
@@ -196,7 +218,12 @@ impl Server {
         stop: Stop,
         bind: impl FnOnce() -> Result<Listener, StoreError>,
     ) -> Result<Self, StoreError> {
-        let mut state = State::new(options.limits);
+        let readers = options.rings.and_then(|_| readers(&options.limits));
+        let options = Options {
+            rings: options.rings.filter(|_| readers.is_some()),
+            ..options
+        };
+        let mut state = State::with_readers(options.limits, readers);
         let mut memory = Memory::new(arena, options.limits.capacity)?;
         match options.prefault {
             Prefault::Off => {}
@@ -227,6 +254,7 @@ impl Server {
             start: Instant::now(),
             next_client: 0,
             connections: HashMap::new(),
+            rings: Rings::default(),
             cut_off: HashMap::new(),
             subscribers: HashMap::new(),
             ready: VecDeque::new(),
@@ -258,7 +286,7 @@ impl Server {
         let mut events = [EpollEvent::empty(); 256];
         loop {
             let count = self.wait(&mut events)?;
-            for event in &events[..count] {
+            for event in events.iter().take(count) {
                 match Token::from_number(event.data()) {
                     Token::Listener => self.accept(),
                     Token::Stop => {
@@ -269,6 +297,7 @@ impl Server {
                     Token::Backer => self.finish_jobs(),
                     Token::Connection(client) => self.serve(client, event.events()),
                     Token::Subscriber(client) => self.subscriber_event(client, event.events()),
+                    Token::Bell(client) => self.hear(client),
                 }
             }
             for _ in 0..self.ready.len() {
@@ -276,6 +305,7 @@ impl Server {
                     self.serve(client, EpollFlags::empty());
                 }
             }
+            self.serve_rings();
             self.keep_time();
             self.send();
             self.tell_of_max_objects();
@@ -290,6 +320,8 @@ impl Server {
             return;
         }
         let tally = self.state.tally();
+        let readers = self.state.readers().as_ref();
+        let (hits, misses) = readers.map_or((0, 0), SharedReaders::counts);
         for (level, value) in [
             (&stats.capacity_bytes, self.options.limits.capacity),
             (&stats.used_bytes, tally.used_bytes),
@@ -299,8 +331,8 @@ impl Server {
             (&stats.unsealed_objects, tally.unsealed_objects as u64),
             (&stats.evictions, tally.evictions),
             (&stats.evicted_bytes, tally.evicted_bytes),
-            (&stats.hits, tally.hits),
-            (&stats.misses, tally.misses),
+            (&stats.hits, tally.hits.wrapping_add(hits)),
+            (&stats.misses, tally.misses.wrapping_add(misses)),
             (&stats.refused_creates, tally.refused_creates),
             (&stats.ignored_requests, tally.ignored_requests),
             (&stats.clients, self.connections.len() as u64),
@@ -334,7 +366,7 @@ impl Server {
         }
     }
 
-    /// Waits for events: for a while by looking again, then asleep.
+    /// Waits for events or requests in shared memory: for a while by looking again, then asleep.
     fn wait(&mut self, events: &mut [EpollEvent]) -> Result<usize, StoreError> {
         let epoll = &self.epoll;
         let mut poll = |timeout| loop {
@@ -346,12 +378,31 @@ impl Server {
         if !self.ready.is_empty() {
             return poll(EpollTimeout::ZERO);
         }
-        let watched = self.spin.watch(|| match poll(EpollTimeout::ZERO) {
-            Ok(0) => None,
-            other => Some(other),
+        let rings = &mut self.rings;
+        let watched = self.spin.watch(|| {
+            for _ in 0..LOOKS_AT_RINGS {
+                if rings.any_waiting() {
+                    return Some(Ok(0));
+                }
+                if !rings.any_watched() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            match poll(EpollTimeout::ZERO) {
+                Ok(0) => None,
+                other => Some(other),
+            }
         });
         if let Some(found) = watched {
             return found;
+        }
+        let poll_time = self
+            .options
+            .rings
+            .map_or(Duration::ZERO, |rings| rings.poll_time);
+        if !rings.rest(poll_time) {
+            return poll(EpollTimeout::ZERO);
         }
         let timeout = match self.next_time() {
             None => EpollTimeout::NONE,
@@ -392,11 +443,8 @@ impl Server {
         }
         if self.accept_at.is_some_and(|at| at <= Instant::now()) {
             self.accept_at = None;
-            self.set_interest(
-                self.listener.socket.as_fd(),
-                Token::Listener,
-                EpollFlags::EPOLLIN,
-            );
+            let listener = self.listener.socket.as_fd();
+            set_interest(&self.epoll, listener, Token::Listener, EpollFlags::EPOLLIN);
             self.accept();
         }
     }
@@ -530,17 +578,23 @@ impl Server {
         }
         self.blocked.remove(&client);
         self.drop_subscriber(client);
+        if let Some(ring) = self.rings.remove(client) {
+            // The client has the same event, so the kernel would go on telling of it.
+            let _ = self.epoll.delete(ring.bell());
+        }
         if let Some(job) = connection.job {
             // Memory is being put behind what it was creating: all is taken back after that.
             self.memory.cancel(job);
         }
         let job = connection.job;
         let socket = connection.into_socket();
-        if self.state.holds_any(client) && !has_hung_up(&socket) {
+        let may_hold = self.state.holds_any(client) || self.reads(client);
+        if may_hold && !has_hung_up(&socket) {
             // It reads that this is the end. When it hangs up, the kernel tells us unasked.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
             let nothing = EpollFlags::empty();
-            self.set_interest(socket.as_fd(), Token::Connection(client), nothing);
+            let token = Token::Connection(client);
+            set_interest(&self.epoll, socket.as_fd(), token, nothing);
             self.cut_off.insert(client, CutOff { socket, job });
             return;
         }
@@ -549,6 +603,12 @@ impl Server {
         if job.is_none() {
             self.forget(client);
         }
+    }
+
+    /// Whether a client may hold objects without having asked for them.
+    fn reads(&self, client: ClientId) -> bool {
+        let readers = self.state.readers().as_ref();
+        readers.is_some_and(|readers| readers.has(client))
     }
 
     /// Takes back what a client held that was cut off, if it has hung up by now.
@@ -606,15 +666,8 @@ impl Server {
         let wanted = connection.wanted_events();
         if connection.interest != wanted {
             connection.interest = wanted;
-            let connection = &self.connections[&client];
-            self.set_interest(connection.socket(), Token::Connection(client), wanted);
-        }
-    }
-
-    fn set_interest(&self, descriptor: BorrowedFd<'_>, token: Token, events: EpollFlags) {
-        let mut event = EpollEvent::new(events, token.number());
-        if let Err(error) = self.epoll.modify(descriptor, &mut event) {
-            warn!(%error, ?token, "cannot change what to wait for");
+            let token = Token::Connection(client);
+            set_interest(&self.epoll, connection.socket(), token, wanted);
         }
     }
 
@@ -689,6 +742,15 @@ impl Server {
             self.unheard.insert(*client);
         }
     }
+}
+
+/// The index, or none where it cannot be had: the socket does everything then.
+fn readers(limits: &Limits) -> Option<SharedReaders> {
+    let readers = SharedReaders::create(limits.max_objects, limits.external);
+    let readers = readers.inspect_err(|error| {
+        warn!(%error, "clients read and write through the socket alone: no shared memory to be had");
+    });
+    readers.ok()
 }
 
 fn broken(error: Errno) -> StoreError {

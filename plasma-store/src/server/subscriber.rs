@@ -11,7 +11,7 @@ use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
 
 use super::admission::Peer;
-use super::{Server, Token};
+use super::{Server, Token, set_interest};
 use crate::state::ClientId;
 
 /// Notifications that are longer together go in several writes, in bytes. The kernel takes what is
@@ -170,8 +170,8 @@ impl Server {
             };
             if subscriber.interest != wanted {
                 subscriber.interest = wanted;
-                let subscriber = &self.subscribers[&client];
-                self.set_interest(subscriber.stream(), Token::Subscriber(client), wanted);
+                let token = Token::Subscriber(client);
+                set_interest(&self.epoll, subscriber.stream(), token, wanted);
             }
         }
     }

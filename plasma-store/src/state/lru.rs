@@ -7,10 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use slab::Slab;
-
 use super::ClientId;
-use super::table::{Object, Slot};
+use super::table::{Object, Objects, Slot};
 
 /// The share of the capacity that quotas must leave to the global order.
 const GLOBAL_RESERVE: f64 = 0.3;
@@ -54,8 +52,10 @@ impl Order {
     }
 
     /// Makes an object the most recently used.
-    fn add(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &mut objects[slot.index()];
+    fn add(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get_mut(slot) else {
+            return;
+        };
         debug_assert!(!object.link.linked);
         object.link = Link {
             older: self.newest,
@@ -64,15 +64,18 @@ impl Order {
         };
         self.used += object.size();
         self.objects += 1;
-        match self.newest.replace(slot) {
-            Some(older) => objects[older.index()].link.newer = Some(slot),
+        let older = self.newest.replace(slot);
+        match older.and_then(|older| objects.get_mut(older)) {
+            Some(older) => older.link.newer = Some(slot),
             None => self.oldest = Some(slot),
         }
     }
 
     /// Takes an object out, if it is in.
-    fn remove(&mut self, objects: &mut Slab<Object>, slot: Slot) -> bool {
-        let object = &mut objects[slot.index()];
+    fn remove(&mut self, objects: &mut Objects, slot: Slot) -> bool {
+        let Some(object) = objects.get_mut(slot) else {
+            return false;
+        };
         let size = object.size();
         let link = std::mem::take(&mut object.link);
         if !link.linked {
@@ -80,32 +83,41 @@ impl Order {
         }
         self.used -= size;
         self.objects -= 1;
-        match link.older {
-            Some(older) => objects[older.index()].link.newer = link.newer,
+        match link.older.and_then(|older| objects.get_mut(older)) {
+            Some(older) => older.link.newer = link.newer,
             None => self.oldest = link.newer,
         }
-        match link.newer {
-            Some(newer) => objects[newer.index()].link.older = link.older,
+        match link.newer.and_then(|newer| objects.get_mut(newer)) {
+            Some(newer) => newer.link.older = link.older,
             None => self.newest = link.older,
         }
         true
     }
 
-    /// The oldest objects that together have at least `wanted` bytes; all where they have fewer.
-    /// They count as evicted.
-    fn choose(&mut self, objects: &Slab<Object>, wanted: u64) -> (Vec<Slot>, u64) {
+    /// The oldest objects that together have at least `wanted` bytes, without those `held` (uids, in
+    /// order); all where they have fewer.
+    fn oldest(&self, objects: &Objects, wanted: u64, held: &[u64]) -> (Vec<Slot>, u64) {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
-        while let Some(slot) = next.filter(|_| bytes < wanted) {
-            let object = &objects[slot.index()];
-            bytes += object.size();
-            chosen.push(slot);
+        while let Some(slot) = next.filter(|_| bytes < wanted)
+            && let Some(object) = objects.get(slot)
+        {
+            if held.binary_search(&object.uid).is_err() {
+                bytes += object.size();
+                chosen.push(slot);
+            }
             next = object.link.newer;
         }
+        (chosen, bytes)
+    }
+
+    /// The same, counted as evicted.
+    fn choose(&mut self, objects: &Objects, wanted: u64, held: &[u64]) -> Vec<Slot> {
+        let (chosen, bytes) = self.oldest(objects, wanted, held);
         self.evictions += chosen.len() as u64;
         self.bytes_evicted += bytes;
-        (chosen, bytes)
+        chosen
     }
 
     fn remaining(&self) -> i128 {
@@ -174,10 +186,14 @@ impl Lru {
 
     /// Gives a client's quota back: what nobody holds joins the global order, the rest at its last
     /// release.
-    pub(crate) fn end_quota(&mut self, objects: &mut Slab<Object>, client: ClientId) {
-        while let Some(slot) = self.quotas.get(&client).and_then(|quota| quota.oldest) {
+    pub(crate) fn end_quota(&mut self, objects: &mut Objects, client: ClientId) {
+        let Some(quota) = self.quotas.get_mut(&client) else {
+            return;
+        };
+        let (slots, _) = quota.oldest(objects, u64::MAX, &[]);
+        for slot in slots {
             self.disown(objects, slot);
-            if objects[slot.index()].refs == 0 {
+            if objects.get(slot).is_some_and(|object| object.refs == 0) {
                 self.global.add(objects, slot);
             }
         }
@@ -190,7 +206,7 @@ impl Lru {
     /// holds leave the quota; the others are to be evicted by the caller.
     pub(crate) fn make_quota_room(
         &mut self,
-        objects: &mut Slab<Object>,
+        objects: &mut Objects,
         client: ClientId,
         size: u64,
         may_evict: bool,
@@ -208,10 +224,10 @@ impl Lru {
         if !may_evict {
             return Err(QuotaExceeded);
         }
-        let (chosen, _) = quota.choose(objects, missing);
+        let chosen = quota.choose(objects, missing, &[]);
         let (pinned, evict): (Vec<_>, Vec<_>) = chosen
             .into_iter()
-            .partition(|slot| objects[slot.index()].refs > 0);
+            .partition(|slot| objects.get(*slot).is_some_and(|object| object.refs > 0));
         for slot in pinned {
             self.disown(objects, slot);
         }
@@ -223,37 +239,65 @@ impl Lru {
         self.global.used
     }
 
-    /// Bytes of objects that some client holds.
+    /// Bytes of objects that some client holds that has asked for them.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.pinned_bytes
     }
 
-    /// The oldest objects that nobody holds, with their bytes; no longer in the order.
+    /// Whether there are objects of at least `wanted` bytes without those `held` (uids, in order).
+    pub(crate) fn has_evictable(&self, objects: &Objects, wanted: u64, held: &[u64]) -> bool {
+        self.global.oldest(objects, wanted, held).1 >= wanted
+    }
+
+    /// The oldest objects that nobody holds, without those `held` (uids, in order); no longer in the
+    /// order, and counted as evicted.
     pub(crate) fn take_oldest(
         &mut self,
-        objects: &mut Slab<Object>,
+        objects: &mut Objects,
         wanted: u64,
-    ) -> (Vec<Slot>, u64) {
-        let (chosen, bytes) = self.global.choose(objects, wanted);
+        held: &[u64],
+    ) -> Vec<Slot> {
+        let chosen = self.global.choose(objects, wanted, held);
         for slot in &chosen {
             self.global.remove(objects, *slot);
         }
-        (chosen, bytes)
+        chosen
+    }
+
+    /// An object that was taken is not evicted after all, because it is in use.
+    pub(crate) fn put_back(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(size) = objects.get(slot).map(Object::size) else {
+            return;
+        };
+        self.global.evictions -= 1;
+        self.global.bytes_evicted -= size;
+        self.global.add(objects, slot);
+    }
+
+    /// An object of a quota is in use by somebody who does not count: it leaves the quota, as others
+    /// in use do.
+    pub(crate) fn demote(&mut self, objects: &mut Objects, slot: Slot) {
+        self.disown(objects, slot);
+        self.global.add(objects, slot);
     }
 
     /// A client has created an object; nobody holds it yet. It is in its creator's private order,
     /// if there is one.
-    pub(crate) fn created(&mut self, objects: &mut Slab<Object>, slot: Slot, creator: ClientId) {
-        if let Some(quota) = self.quotas.get_mut(&creator) {
-            objects[slot.index()].owner = Some(creator);
+    pub(crate) fn created(&mut self, objects: &mut Objects, slot: Slot, creator: ClientId) {
+        if let Some(quota) = self.quotas.get_mut(&creator)
+            && let Some(object) = objects.get_mut(slot)
+        {
+            object.owner = Some(creator);
             quota.add(objects, slot);
             self.owned += 1;
         }
     }
 
     /// The first client holds an object.
-    pub(crate) fn pinned(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &objects[slot.index()];
+    pub(crate) fn pinned(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get(slot) else {
+            return;
+        };
         self.pinned_bytes += object.size();
         if object.owner.is_some() {
             self.owned_pinned += 1;
@@ -263,8 +307,10 @@ impl Lru {
     }
 
     /// The last client has let go of an object that stays.
-    pub(crate) fn unpinned(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &objects[slot.index()];
+    pub(crate) fn unpinned(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get(slot) else {
+            return;
+        };
         self.pinned_bytes -= object.size();
         if object.owner.is_some() {
             self.owned_pinned -= 1;
@@ -274,13 +320,15 @@ impl Lru {
     }
 
     /// An object has memory again, and nobody holds it.
-    pub(crate) fn restored(&mut self, objects: &mut Slab<Object>, slot: Slot) {
+    pub(crate) fn restored(&mut self, objects: &mut Objects, slot: Slot) {
         self.global.add(objects, slot);
     }
 
     /// An object goes away, or its memory does.
-    pub(crate) fn forget(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &objects[slot.index()];
+    pub(crate) fn forget(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get(slot) else {
+            return;
+        };
         if object.refs > 0 {
             self.pinned_bytes -= object.size();
         }
@@ -292,8 +340,8 @@ impl Lru {
     }
 
     /// Makes an object the most recently used in its order, if it is in one.
-    pub(crate) fn refresh(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let order = match objects[slot.index()].owner {
+    pub(crate) fn refresh(&mut self, objects: &mut Objects, slot: Slot) {
+        let order = match objects.get(slot).and_then(|object| object.owner) {
             Some(owner) => self.quotas.get_mut(&owner),
             None => Some(&mut self.global),
         };
@@ -305,8 +353,10 @@ impl Lru {
     }
 
     /// Takes an object out of its private order.
-    fn disown(&mut self, objects: &mut Slab<Object>, slot: Slot) {
-        let object = &mut objects[slot.index()];
+    fn disown(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(object) = objects.get_mut(slot) else {
+            return;
+        };
         let Some(owner) = object.owner.take() else {
             return;
         };
@@ -320,14 +370,19 @@ impl Lru {
     }
 
     /// The store's account of its memory, in the lines that Arrow's clients parse.
-    pub(crate) fn debug_string(&self, allocated_bytes: u64, capacity: u64) -> String {
+    pub(crate) fn debug_string(
+        &self,
+        allocated_bytes: u64,
+        capacity: u64,
+        pinned_bytes: u64,
+    ) -> String {
         let mut text = format!(
             "num clients with quota: {}\nquota map size: {}\npinned quota map size: {}\n\
-             allocated bytes: {allocated_bytes}\nallocation limit: {capacity}\npinned bytes: {}",
+             allocated bytes: {allocated_bytes}\nallocation limit: {capacity}\n\
+             pinned bytes: {pinned_bytes}",
             self.quotas.len(),
             self.owned,
             self.owned_pinned,
-            self.pinned_bytes,
         );
         self.global.describe(&mut text);
         for quota in self.quotas.values() {

@@ -7,6 +7,7 @@
 pub(crate) mod alloc;
 pub(crate) mod backing;
 mod lru;
+mod readers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,10 +21,13 @@ use plasma_core::ObjectId;
 use plasma_core::protocol::message::{
     Digest, ErrorCode, MMAP_GAP, Notification, ObjectInfo, ObjectSpec, Outcome, Reply, SegmentRef,
 };
+use plasma_core::shm::index::{FIRST_UID, Place, UID_STEP};
 
 use alloc::{Allocator, Range};
 use lru::Lru;
-use table::{Object, Slot, Stage, Table};
+pub(crate) use readers::{Holders, NoReaders, Readers};
+pub(crate) use table::Slot;
+use table::{Object, Stage, Table};
 use wait::{Patience, Wait, Waits};
 
 /// The store has one segment, and this is its number.
@@ -99,6 +103,16 @@ pub(crate) struct NewObject {
     pub(crate) evict_if_full: bool,
 }
 
+/// An object that was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Created {
+    pub(crate) spec: ObjectSpec,
+    /// What it has of the arena, its gap included.
+    pub(crate) range: Range,
+    /// The number that it will have for clients that read without asking.
+    pub(crate) uid: u64,
+}
+
 /// Limits the rules work within.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -142,14 +156,22 @@ struct Client {
     holds: HashSet<Slot>,
 }
 
+/// How much was evicted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evicted {
+    objects: u64,
+    bytes: u64,
+}
+
 /// A client asked for more than the store keeps for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more gets that wait, or for more objects, than one client may have")]
 pub(crate) struct TooManyWaits;
 
-/// Everything the store knows.
+/// Everything the store knows, of clients that ask and of those that read without asking.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct State<R = NoReaders> {
+    readers: R,
     limits: Limits,
     table: Table,
     allocator: Allocator,
@@ -158,6 +180,10 @@ pub(crate) struct State {
     clients: HashMap<ClientId, Client>,
     waits: Waits,
     seals: u64,
+    /// The uid of the next object that is created or comes back.
+    next_uid: u64,
+    /// Objects that are to be deleted and that somebody holds who did not ask for them.
+    wanted: BTreeSet<Slot>,
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
@@ -174,8 +200,17 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// With no clients but those that ask.
+    #[cfg(test)]
     pub(crate) fn new(limits: Limits) -> Self {
+        Self::with_readers(limits, NoReaders)
+    }
+}
+
+impl<R: Readers> State<R> {
+    pub(crate) fn with_readers(limits: Limits, readers: R) -> Self {
         Self {
+            readers,
             limits,
             table: Table::default(),
             allocator: Allocator::new(limits.arena_len),
@@ -184,6 +219,8 @@ impl State {
             clients: HashMap::new(),
             waits: Waits::default(),
             seals: 0,
+            next_uid: FIRST_UID,
+            wanted: BTreeSet::new(),
             starved: BTreeSet::new(),
             unsealed: 0,
             evictions: 0,
@@ -194,6 +231,15 @@ impl State {
             met_max_objects: false,
             ignored_requests: 0,
         }
+    }
+
+    /// The clients that read without asking.
+    pub(crate) fn readers(&self) -> &R {
+        &self.readers
+    }
+
+    pub(crate) fn readers_mut(&mut self) -> &mut R {
+        &mut self.readers
     }
 
     pub(crate) fn connect(&mut self, client: ClientId) {
@@ -208,6 +254,7 @@ impl State {
 
     /// Takes back everything a client holds.
     pub(crate) fn disconnect(&mut self, client: ClientId, now: Now, fx: &mut Effects) {
+        self.readers.forget(client);
         self.waits.end_all_of(client);
         self.lru.end_quota(&mut self.table.objects, client);
         let Some(gone) = self.clients.remove(&client) else {
@@ -217,12 +264,12 @@ impl State {
         // Not in the order of a hash: what happens is the same each time.
         holds.sort_unstable();
         for slot in holds {
-            if self.table.at(slot).stage == Stage::Creating {
-                self.drop_object(slot);
-            } else {
-                self.unref(slot, fx);
+            match self.table.at(slot).map(|object| object.stage) {
+                Some(Stage::Creating) => self.drop_object(slot),
+                _ => self.unref(slot, fx),
             }
         }
+        self.sweep(now, fx);
         self.feed_starved(now, fx);
     }
 
@@ -237,7 +284,7 @@ impl State {
         new: &NewObject,
         now: Now,
         fx: &mut Effects,
-    ) -> Result<(ObjectSpec, Range), ErrorCode> {
+    ) -> Result<Created, ErrorCode> {
         if self.table.slot(&new.id).is_some() {
             return Err(ErrorCode::ObjectExists);
         }
@@ -253,7 +300,7 @@ impl State {
             }
             self.feed_starved(now, fx);
         })?;
-        let slot = self.table.insert(Object {
+        let object = Object {
             id: new.id,
             stage: Stage::Creating,
             delete_pending: false,
@@ -269,17 +316,24 @@ impl State {
             create_time_s: now.unix_s,
             construct_duration_s: 0,
             seal_number: 0,
-        });
-        let Some(slot) = slot else {
+            uid: self.next_uid,
+        };
+        let created = Created {
+            spec: object.spec(),
+            range,
+            uid: object.uid,
+        };
+        let Some(slot) = self.table.insert(object) else {
             self.give_back(range, size);
             return Err(ErrorCode::OutOfMemory);
         };
+        self.next_uid += UID_STEP;
         self.unsealed += 1;
         self.lru.created(&mut self.table.objects, slot, client);
         self.add_ref(client, slot);
         // More may have been evicted from the client's quota than the object takes.
         self.feed_starved(now, fx);
-        Ok((self.table.at(slot).spec(), range))
+        Ok(created)
     }
 
     /// Drops an object that its creator has not sealed; whether there was one.
@@ -312,10 +366,12 @@ impl State {
         fx: &mut Effects,
     ) -> Outcome {
         let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
-        let info = self.seal_slot(slot, digest, now);
+        let sealed = self.seal_slot(slot, digest, now);
+        let (info, _) = sealed.ok_or(ErrorCode::ObjectNotFound)?;
         fx.announce(Notification::Sealed(info));
         let served = self.serve_waits(slot, fx);
-        if self.table.at(slot).release_at_seal && !served.contains(&client) {
+        let object = self.table.at(slot);
+        if object.is_some_and(|object| object.release_at_seal) && !served.contains(&client) {
             self.release_slot(client, slot, now, fx);
         }
         Ok(())
@@ -335,7 +391,8 @@ impl State {
             .collect();
         let mut notifications: Vec<_> = slots
             .iter()
-            .map(|(slot, digest)| Notification::Sealed(self.seal_slot(*slot, **digest, now)))
+            .filter_map(|(slot, digest)| self.seal_slot(*slot, **digest, now))
+            .map(|(info, _)| Notification::Sealed(info))
             .collect();
         fx.announcements.extend(match notifications.len() {
             0 => None,
@@ -350,15 +407,41 @@ impl State {
         }
     }
 
-    fn seal_slot(&mut self, slot: Slot, digest: Digest, now: Now) -> ObjectInfo {
+    /// Seals one object and lets go of it; where it is listed for those who read without asking.
+    pub(crate) fn seal_and_let_go(
+        &mut self,
+        client: ClientId,
+        id: &ObjectId,
+        digest: Digest,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Result<Option<Place>, ErrorCode> {
+        let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
+        let sealed = self.seal_slot(slot, digest, now);
+        let (info, place) = sealed.ok_or(ErrorCode::ObjectNotFound)?;
+        fx.announce(Notification::Sealed(info));
+        let served = self.serve_waits(slot, fx);
+        if !served.contains(&client) {
+            self.release_slot(client, slot, now, fx);
+        }
+        Ok(place)
+    }
+
+    fn seal_slot(
+        &mut self,
+        slot: Slot,
+        digest: Digest,
+        now: Now,
+    ) -> Option<(ObjectInfo, Option<Place>)> {
+        let object = self.table.at_mut(slot)?;
         self.seals += 1;
         self.unsealed -= 1;
-        let object = self.table.at_mut(slot);
         object.stage = Stage::Sealed;
         object.digest = digest;
         object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
         object.seal_number = self.seals;
-        object.info()
+        let (info, listing) = (object.info(), object.listing(slot));
+        Some((info, self.readers.publish(&listing)))
     }
 
     /// The object that a client is creating under this id.
@@ -385,28 +468,26 @@ impl State {
         let mut located = Vec::with_capacity(ids.len());
         for id in &ids {
             let mut spec = None;
-            match self
-                .table
-                .get(id)
-                .map(|(slot, object)| (slot, object.stage))
-            {
-                Some((slot, Stage::Sealed)) => {
+            let found = self.table.get(id);
+            match found.map(|(slot, object)| (object.stage, slot, object)) {
+                Some((Stage::Sealed, slot, object)) => {
+                    spec = Some(object.spec());
                     self.add_ref(client, slot);
-                    spec = Some(self.table.at(slot).spec());
                 }
-                Some((slot, Stage::Spilled)) => {
+                Some((Stage::Spilled, slot, object)) => {
+                    let size = object.size();
                     if self.start_restore(slot, now, fx) {
                         restoring.insert(*id);
                     } else if timeout != Some(Duration::ZERO) {
-                        self.starved.insert((self.table.at(slot).size(), *id));
+                        self.starved.insert((size, *id));
                     }
                     missing.insert(*id);
                 }
-                Some((_, Stage::Restoring)) => {
+                Some((Stage::Restoring, ..)) => {
                     restoring.insert(*id);
                     missing.insert(*id);
                 }
-                Some((_, Stage::Creating)) | None => {
+                Some((Stage::Creating, ..)) | None => {
                     missing.insert(*id);
                 }
             }
@@ -457,7 +538,9 @@ impl State {
     /// Gives a sealed object to everyone who waits for it; who that was. What its creator gets
     /// that way it holds until it lets go of it again.
     fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) -> Vec<ClientId> {
-        let id = self.table.at(slot).id;
+        let Some(id) = self.table.at(slot).map(|object| object.id) else {
+            return Vec::new();
+        };
         let waits = self.waits.for_object(&id);
         for (wait, client) in &waits {
             self.add_ref(*client, slot);
@@ -499,15 +582,14 @@ impl State {
 
     /// Ends a client's hold on an object.
     pub(crate) fn release(&mut self, client: ClientId, id: &ObjectId, now: Now, fx: &mut Effects) {
-        let held = self.table.slot(id).filter(|slot| {
+        let held = self.table.get_mut(id).filter(|(slot, _)| {
             let client = self.clients.get(&client);
             client.is_some_and(|client| client.holds.contains(slot))
         });
-        let Some(slot) = held else {
+        let Some((slot, object)) = held else {
             self.ignored_requests += 1;
             return;
         };
-        let object = self.table.at_mut(slot);
         if object.stage == Stage::Creating {
             // It is the creator's until it is sealed or aborted.
             object.release_at_seal = true;
@@ -522,7 +604,23 @@ impl State {
     }
 
     pub(crate) fn list(&self) -> Vec<ObjectInfo> {
-        self.table.iter().map(Object::info).collect()
+        let mut more: HashMap<ObjectId, u32> = HashMap::new();
+        for (client, slot) in self.holders() {
+            let counted = self
+                .clients
+                .get(&client)
+                .is_some_and(|client| client.holds.contains(&slot));
+            if let Some(object) = self.table.at(slot).filter(|_| !counted) {
+                *more.entry(object.id).or_default() += 1;
+            }
+        }
+        let mut infos: Vec<_> = self.table.iter().map(Object::info).collect();
+        if !more.is_empty() {
+            for info in &mut infos {
+                info.ref_count += more.get(&info.id).copied().unwrap_or_default();
+            }
+        }
+        infos
     }
 
     /// Every object that is sealed and has memory, in the order they were sealed.
@@ -543,8 +641,8 @@ impl State {
 
     /// Deletes an object, now or when it is sealed and nobody holds it.
     pub(crate) fn delete(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) -> Outcome {
-        let slot = self.table.slot(id).ok_or(ErrorCode::ObjectNotFound)?;
-        let object = self.table.at_mut(slot);
+        let found = self.table.get_mut(id);
+        let (slot, object) = found.ok_or(ErrorCode::ObjectNotFound)?;
         match object.stage {
             Stage::Creating => {
                 object.delete_pending = true;
@@ -560,13 +658,15 @@ impl State {
                 return Err(ErrorCode::ObjectInUse);
             }
             Stage::Sealed => {
-                self.drop_object(slot);
-                fx.announce(Notification::Deleted(*id));
+                object.delete_pending = true;
+                if !self.drop_unless_held(slot, fx) {
+                    return Err(ErrorCode::ObjectInUse);
+                }
                 self.feed_starved(now, fx);
             }
             Stage::Spilled => {
-                let object = self.table.remove(slot);
                 self.starved.remove(&(object.size(), *id));
+                self.table.remove(slot);
                 fx.carries.push(Carry::Away(*id));
                 fx.announce(Notification::Deleted(*id));
             }
@@ -576,9 +676,42 @@ impl State {
 
     /// Evicts the least recently used objects that nobody holds; the bytes freed.
     pub(crate) fn evict(&mut self, wanted: u64, fx: &mut Effects) -> u64 {
-        let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
-        self.evict_slots(slots, fx);
-        bytes
+        self.note_uses();
+        let held = self.readers.held();
+        self.evict_oldest(wanted, &held, fx).bytes
+    }
+
+    /// Makes what was read without asking the most recently used.
+    fn note_uses(&mut self) {
+        for slot in self.readers.used() {
+            self.lru.refresh(&mut self.table.objects, slot);
+        }
+    }
+
+    /// Evicts the oldest objects that are not among those `held`.
+    fn evict_oldest(&mut self, wanted: u64, held: &[u64], fx: &mut Effects) -> Evicted {
+        let objects = &mut self.table.objects;
+        let slots = self.lru.take_oldest(objects, wanted, held);
+        let (slots, kept) = self.take_from_readers(slots);
+        // Somebody has come to hold them just now.
+        for slot in kept {
+            self.lru.put_back(&mut self.table.objects, slot);
+        }
+        self.evict_slots(slots, fx)
+    }
+
+    /// Those of the objects that nobody holds who did not ask, and that nobody finds any more; and
+    /// the others.
+    fn take_from_readers(&mut self, slots: Vec<Slot>) -> (Vec<Slot>, Vec<Slot>) {
+        let names = slots.iter().filter_map(|slot| {
+            let object = self.table.at(*slot)?;
+            Some((object.id, object.uid))
+        });
+        let names: Vec<_> = names.collect();
+        let mut held = self.readers.take(&names, false).into_iter();
+        slots
+            .into_iter()
+            .partition(|_| !held.next().unwrap_or(true))
     }
 
     pub(crate) fn refresh(&mut self, ids: &[ObjectId]) {
@@ -596,21 +729,52 @@ impl State {
         name: &str,
         quota_bytes: i64,
     ) -> Outcome {
-        let end = name.char_indices().nth(MAX_NAME_LEN);
-        let name = end.map_or(name, |(end, _)| &name[..end]);
-        if let Some(client) = self.clients.get_mut(&client) {
-            client.name = name.into();
-        }
-        match u64::try_from(quota_bytes) {
+        let name: String = name.chars().take(MAX_NAME_LEN).collect();
+        let outcome = match u64::try_from(quota_bytes) {
             Ok(0) => Ok(()),
-            Ok(quota) if self.lru.set_quota(client, name, quota) => Ok(()),
+            Ok(quota) if self.lru.set_quota(client, &name, quota) => Ok(()),
             _ => Err(ErrorCode::OutOfMemory),
+        };
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.name = name;
         }
+        outcome
     }
 
     pub(crate) fn debug_string(&self) -> String {
-        self.lru
-            .debug_string(self.allocated_bytes, self.limits.capacity)
+        self.lru.debug_string(
+            self.allocated_bytes,
+            self.limits.capacity,
+            self.pinned_bytes(),
+        )
+    }
+
+    /// Bytes of objects that somebody holds, whether or not they asked for them.
+    fn pinned_bytes(&self) -> u64 {
+        let mut slots: Vec<_> = self.holders().into_iter().map(|(_, slot)| slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let objects = slots.into_iter().filter_map(|slot| self.table.at(slot));
+        let uncounted = objects.filter(|object| object.refs == 0).map(Object::size);
+        self.lru.pinned_bytes() + uncounted.sum::<u64>()
+    }
+
+    /// Who holds what that they did not ask for, in order and each but once.
+    fn holders(&self) -> Vec<(ClientId, Slot)> {
+        let Holders {
+            slots: mut found,
+            uids: rest,
+        } = self.readers.holders();
+        if !rest.is_empty() {
+            let by_uid: HashMap<_, _> = self.table.slots_by_uid().collect();
+            found.extend(
+                rest.iter()
+                    .filter_map(|(client, uid)| Some((*client, *by_uid.get(uid)?))),
+            );
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// The name a client gave itself, for logs.
@@ -625,7 +789,7 @@ impl State {
         Tally {
             used_bytes,
             largest_free_bytes: block.map_or(0, |block| block.len).min(free_bytes),
-            pinned_bytes: self.lru.pinned_bytes(),
+            pinned_bytes: self.pinned_bytes(),
             objects: self.table.len(),
             unsealed_objects: self.unsealed,
             evictions: self.evictions,
@@ -659,7 +823,13 @@ impl State {
             let objects = &mut self.table.objects;
             let room = self.lru.make_quota_room(objects, client, size, may_evict);
             let evict = room.map_err(|_| ErrorCode::OutOfMemory)?;
-            self.evict_slots(evict, fx);
+            if !evict.is_empty() {
+                let (evict, kept) = self.take_from_readers(evict);
+                for slot in kept {
+                    self.lru.demote(&mut self.table.objects, slot);
+                }
+                self.evict_slots(evict, fx);
+            }
         }
         loop {
             let used = self.allocated_bytes;
@@ -682,13 +852,17 @@ impl State {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
+            self.note_uses();
+            let held = self.readers.held();
+            let objects = &self.table.objects;
+            if !held.is_empty() && !self.lru.has_evictable(objects, missing, &held) {
+                return Err(ErrorCode::OutOfMemory);
+            }
             let wanted = missing.max(capacity / 5).max(1);
-            let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
-            let evicted = slots.len();
-            self.evict_slots(slots, fx);
+            let evicted = self.evict_oldest(wanted, &held, fx);
             // Objects of no bytes free a place in the table, if not memory.
-            let helped = bytes > 0 || (evicted > 0 && !slot_free);
-            if !helped || bytes < missing {
+            let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
+            if !helped {
                 return Err(ErrorCode::OutOfMemory);
             }
         }
@@ -700,13 +874,17 @@ impl State {
         wanted.saturating_sub(self.limits.capacity)
     }
 
-    /// Evicts objects that are in no order any more, or in a private one, and that nobody holds.
-    fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) {
+    /// Evicts objects that are in no order any more, or in a private one, and that nobody holds or
+    /// finds.
+    fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) -> Evicted {
+        let mut evicted = Evicted::default();
         for slot in slots {
-            let object = self.table.at(slot);
+            let Some(object) = self.table.at(slot) else {
+                continue;
+            };
             let (id, range, size) = (object.id, object.range, object.size());
-            self.evictions += 1;
-            self.evicted_bytes += size;
+            evicted.objects += 1;
+            evicted.bytes += size;
             if self.limits.external {
                 fx.carries.push(Carry::Out(Transfer {
                     id,
@@ -715,15 +893,19 @@ impl State {
                     metadata_size: object.metadata_size,
                 }));
                 self.lru.forget(&mut self.table.objects, slot);
-                let object = self.table.at_mut(slot);
-                object.stage = Stage::Spilled;
-                object.range = Range::new(0, 0);
+                if let Some(object) = self.table.at_mut(slot) {
+                    object.stage = Stage::Spilled;
+                    object.range = Range::new(0, 0);
+                }
                 self.give_back(range, size);
             } else {
                 self.drop_object(slot);
                 fx.announce(Notification::Deleted(id));
             }
         }
+        self.evictions += evicted.objects;
+        self.evicted_bytes += evicted.bytes;
+        evicted
     }
 
     // -----------------------------------------------------------------------------------------
@@ -731,14 +913,19 @@ impl State {
 
     /// Makes room for an object to come back to; whether there is any. Nothing is evicted in vain.
     fn start_restore(&mut self, slot: Slot, now: Now, fx: &mut Effects) -> bool {
-        let size = self.table.at(slot).size();
+        let Some(size) = self.table.at(slot).map(Object::size) else {
+            return false;
+        };
         if self.missing_bytes(size) > self.lru.evictable_bytes() {
             return false;
         }
         let Ok(range) = self.make_room(None, size, true, fx) else {
             return false;
         };
-        let object = self.table.at_mut(slot);
+        let Some(object) = self.table.at_mut(slot) else {
+            self.give_back(range, size);
+            return false;
+        };
         object.stage = Stage::Restoring;
         object.range = range;
         object.create_time_s = now.unix_s;
@@ -754,34 +941,38 @@ impl State {
 
     /// An object's content is back in its memory.
     pub(crate) fn restored(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) {
-        let Some(slot) = self.restoring(id) else {
+        let uid = self.next_uid;
+        let Some((slot, object)) = self.restoring(id) else {
             return;
         };
-        let object = self.table.at_mut(slot);
         object.stage = Stage::Sealed;
         object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
+        // It lies elsewhere than before, and whoever read it there must not take it for the same.
+        object.uid = uid;
+        self.next_uid += UID_STEP;
+        let listing = self.table.at(slot).map(|object| object.listing(slot));
+        if let Some(listing) = listing {
+            self.readers.publish(&listing);
+        }
         fx.carries.push(Carry::Away(*id));
         self.serve_waits(slot, fx);
-        let object = self.table.at(slot);
-        if object.refs > 0 {
+        let Some(object) = self.table.at(slot).filter(|object| object.refs == 0) else {
             return;
-        }
+        };
         // Everyone who waited is gone.
-        if object.delete_pending {
-            self.drop_object(slot);
-            fx.announce(Notification::Deleted(*id));
-        } else {
-            self.lru.restored(&mut self.table.objects, slot);
+        let delete_pending = object.delete_pending;
+        self.lru.restored(&mut self.table.objects, slot);
+        if delete_pending {
+            self.drop_unless_held(slot, fx);
         }
         self.feed_starved(now, fx);
     }
 
     /// An object's content did not come back: it is in the external store as before, or `lost`.
     pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, now: Now, fx: &mut Effects) {
-        let Some(slot) = self.restoring(id) else {
+        let Some((slot, object)) = self.restoring(id) else {
             return;
         };
-        let object = self.table.at_mut(slot);
         let (range, size) = (object.range, object.size());
         let gone = lost || object.delete_pending;
         object.stage = Stage::Spilled;
@@ -810,15 +1001,15 @@ impl State {
         if let Some((slot, object)) = self.table.get(id)
             && object.stage == Stage::Spilled
         {
-            let object = self.table.remove(slot);
             self.starved.remove(&(object.size(), *id));
+            self.table.remove(slot);
             fx.announce(Notification::Deleted(*id));
         }
     }
 
-    fn restoring(&self, id: &ObjectId) -> Option<Slot> {
-        let (slot, object) = self.table.get(id)?;
-        (object.stage == Stage::Restoring).then_some(slot)
+    fn restoring(&mut self, id: &ObjectId) -> Option<(Slot, &mut Object)> {
+        let found = self.table.get_mut(id);
+        found.filter(|(_, object)| object.stage == Stage::Restoring)
     }
 
     /// Memory was freed: brings back what found no room before.
@@ -847,10 +1038,12 @@ impl State {
         };
         if client.holds.insert(slot) {
             let objects = &mut self.table.objects;
-            if objects[slot.index()].refs == 0 {
+            if objects.get(slot).is_some_and(|object| object.refs == 0) {
                 self.lru.pinned(objects, slot);
             }
-            objects[slot.index()].refs += 1;
+            if let Some(object) = objects.get_mut(slot) {
+                object.refs += 1;
+            }
         }
     }
 
@@ -864,23 +1057,60 @@ impl State {
 
     /// One client less holds an object.
     fn unref(&mut self, slot: Slot, fx: &mut Effects) {
-        let object = self.table.at_mut(slot);
+        let Some(object) = self.table.at_mut(slot) else {
+            return;
+        };
         if object.refs > 1 {
             object.refs -= 1;
-        } else if object.delete_pending {
-            let id = object.id;
-            self.drop_object(slot);
-            fx.announce(Notification::Deleted(id));
-        } else {
-            object.refs = 0;
-            self.lru.unpinned(&mut self.table.objects, slot);
+            return;
+        }
+        object.refs = 0;
+        let delete_pending = object.delete_pending;
+        self.lru.unpinned(&mut self.table.objects, slot);
+        if delete_pending {
+            self.drop_unless_held(slot, fx);
         }
     }
 
-    /// Removes an object and gives its memory back, whoever holds it.
+    /// Deletes an object that is sealed and that nobody holds who has asked for it; or, if somebody
+    /// holds it who has not, sees to it that this is done later. Whether it is done.
+    fn drop_unless_held(&mut self, slot: Slot, fx: &mut Effects) -> bool {
+        let Some(object) = self.table.at(slot) else {
+            return true;
+        };
+        let id = object.id;
+        let held = self.readers.take(&[(id, object.uid)], true);
+        if held.contains(&true) {
+            self.wanted.insert(slot);
+            return false;
+        }
+        self.drop_object(slot);
+        fx.announce(Notification::Deleted(id));
+        true
+    }
+
+    /// Deletes what could not be deleted before because somebody held it who has not asked for it,
+    /// as far as that is over.
+    pub(crate) fn sweep(&mut self, now: Now, fx: &mut Effects) {
+        if self.wanted.is_empty() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.wanted) {
+            // Where somebody has asked for it since, its last release sees to it.
+            if self.table.at(slot).is_some_and(|object| object.refs == 0) {
+                self.drop_unless_held(slot, fx);
+            }
+        }
+        self.feed_starved(now, fx);
+    }
+
+    /// Removes an object that nobody finds any more, and gives its memory back.
     fn drop_object(&mut self, slot: Slot) {
+        self.wanted.remove(&slot);
         self.lru.forget(&mut self.table.objects, slot);
-        let object = self.table.remove(slot);
+        let Some(object) = self.table.remove(slot) else {
+            return;
+        };
         if object.stage == Stage::Creating {
             self.unsealed -= 1;
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
+use plasma_core::shm::index::Listing;
 use slab::Slab;
 
 use super::alloc::Range;
@@ -15,8 +16,28 @@ use super::{ClientId, SEGMENT};
 pub(crate) struct Slot(u32);
 
 impl Slot {
-    pub(crate) fn index(self) -> usize {
-        self.0 as usize
+    /// The slot of this number.
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+/// The objects, by slot. Whoever keeps a slot forgets it before its object goes, so there is always
+/// one; should that ever fail, what is missing is passed over, and tests are told.
+#[derive(Debug, Default)]
+pub(crate) struct Objects(Slab<Object>);
+
+impl Objects {
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Object> {
+        let object = self.0.get(slot.0 as usize);
+        debug_assert!(object.is_some(), "no object at {slot:?}");
+        object
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Object> {
+        let object = self.0.get_mut(slot.0 as usize);
+        debug_assert!(object.is_some(), "no object at {slot:?}");
+        object
     }
 }
 
@@ -57,6 +78,8 @@ pub(crate) struct Object {
     pub(crate) construct_duration_s: i64,
     /// Counts seals: subscribers are told of what is there in this order.
     pub(crate) seal_number: u64,
+    /// What clients that read without asking know it by; another each time it gets memory.
+    pub(crate) uid: u64,
 }
 
 impl Object {
@@ -73,6 +96,19 @@ impl Object {
             metadata_offset: self.range.offset + self.data_size,
             metadata_size: self.metadata_size,
             device_num: 0,
+        }
+    }
+
+    /// What clients that read without asking are to find.
+    pub(crate) fn listing(&self, slot: Slot) -> Listing {
+        Listing {
+            uid: self.uid,
+            id: self.id,
+            segment: SEGMENT,
+            offset: self.range.offset,
+            data_size: self.data_size,
+            metadata_size: self.metadata_size,
+            slot: slot.0,
         }
     }
 
@@ -95,12 +131,12 @@ impl Object {
 pub(crate) struct Table {
     // Ids are the clients' choice, so the hash is keyed: nobody can make them collide.
     slots: HashMap<ObjectId, Slot>,
-    pub(crate) objects: Slab<Object>,
+    pub(crate) objects: Objects,
 }
 
 impl Table {
     pub(crate) fn len(&self) -> usize {
-        self.objects.len()
+        self.objects.0.len()
     }
 
     pub(crate) fn slot(&self, id: &ObjectId) -> Option<Slot> {
@@ -109,32 +145,45 @@ impl Table {
 
     pub(crate) fn get(&self, id: &ObjectId) -> Option<(Slot, &Object)> {
         let slot = self.slot(id)?;
-        Some((slot, &self.objects[slot.index()]))
+        Some((slot, self.objects.get(slot)?))
     }
 
-    pub(crate) fn at(&self, slot: Slot) -> &Object {
-        &self.objects[slot.index()]
+    pub(crate) fn get_mut(&mut self, id: &ObjectId) -> Option<(Slot, &mut Object)> {
+        let slot = self.slot(id)?;
+        Some((slot, self.objects.get_mut(slot)?))
     }
 
-    pub(crate) fn at_mut(&mut self, slot: Slot) -> &mut Object {
-        &mut self.objects[slot.index()]
+    pub(crate) fn at(&self, slot: Slot) -> Option<&Object> {
+        self.objects.get(slot)
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<&mut Object> {
+        self.objects.get_mut(slot)
     }
 
     /// Adds an object whose id is free; `None` once the table is full.
     pub(crate) fn insert(&mut self, object: Object) -> Option<Slot> {
-        let slot = Slot(u32::try_from(self.objects.vacant_key()).ok()?);
+        let slot = Slot(u32::try_from(self.objects.0.vacant_key()).ok()?);
         self.slots.insert(object.id, slot);
-        self.objects.insert(object);
+        self.objects.0.insert(object);
         Some(slot)
     }
 
-    pub(crate) fn remove(&mut self, slot: Slot) -> Object {
-        let object = self.objects.remove(slot.index());
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Object> {
+        let object = self.objects.0.try_remove(slot.0 as usize);
+        debug_assert!(object.is_some(), "no object at {slot:?}");
+        let object = object?;
         self.slots.remove(&object.id);
-        object
+        Some(object)
+    }
+
+    /// The slot of each object that has memory, with its uid.
+    pub(crate) fn slots_by_uid(&self) -> impl Iterator<Item = (u64, Slot)> {
+        let objects = self.objects.0.iter();
+        objects.map(|(index, object)| (object.uid, Slot(index as u32)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Object> {
-        self.objects.iter().map(|(_, object)| object)
+        self.objects.0.iter().map(|(_, object)| object)
     }
 }

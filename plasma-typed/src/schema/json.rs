@@ -146,7 +146,6 @@ impl<'a> Writer<'a> {
 
     /// A string with its quotes.
     const fn string(&mut self, string: &str) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.byte(b'"');
         let mut bytes = string.as_bytes();
         while let [byte, rest @ ..] = bytes {
@@ -157,8 +156,8 @@ impl<'a> Writer<'a> {
                 }
                 control @ 0..=0x1f => {
                     self.text("\\u00");
-                    self.byte(DIGITS[(control >> 4) as usize]);
-                    self.byte(DIGITS[(control & 15) as usize]);
+                    self.byte(hex_digit(control >> 4));
+                    self.byte(hex_digit(control & 15));
                 }
                 byte => self.byte(byte),
             }
@@ -191,10 +190,17 @@ impl<'a> Writer<'a> {
     }
 
     const fn byte(&mut self, byte: u8) {
-        if self.len < self.room.len() {
-            self.room[self.len] = byte;
+        if let Some((_, [place, ..])) = self.room.split_at_mut_checked(self.len) {
+            *place = byte;
         }
         self.len += 1;
         self.hash = (self.hash ^ byte as u128).wrapping_mul(FNV_PRIME);
+    }
+}
+
+const fn hex_digit(value: u8) -> u8 {
+    match value {
+        0..=9 => b'0' + value,
+        _ => b'a' + (value - 10),
     }
 }

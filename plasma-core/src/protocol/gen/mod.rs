@@ -8,6 +8,8 @@
     unused_qualifications,
     clippy::all,
     clippy::doc_markdown,
+    clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::missing_safety_doc,
     clippy::multiple_unsafe_ops_per_block,
     clippy::semicolon_if_nothing_returned,

@@ -276,7 +276,7 @@ impl World {
         let expected = self.model.create(client, new, self.now);
         assert_eq!(created.map(|_| ()), expected);
         self.settle(fx);
-        let Ok((spec, range)) = created else {
+        let Ok(Created { spec, range, .. }) = created else {
             return false;
         };
         assert_eq!(
@@ -317,7 +317,7 @@ impl World {
         slots.sort_unstable();
         let holds: Vec<_> = slots
             .iter()
-            .map(|slot| self.state.table.at(*slot).id)
+            .map(|slot| self.state.table.at(*slot).expect("it is held").id)
             .collect();
         let mut fx = Effects::default();
         self.state.disconnect(client, self.now, &mut fx);
@@ -522,7 +522,9 @@ impl World {
     fn check_holds(&self) {
         for client in self.seats.iter().flatten() {
             let holds = self.state.clients[client].holds.iter();
-            let mut holds: Vec<_> = holds.map(|slot| self.state.table.at(*slot).id).collect();
+            let mut holds: Vec<_> = holds
+                .map(|slot| self.state.table.at(*slot).expect("it is held").id)
+                .collect();
             let mut expected = self.model.holds(*client);
             holds.sort_unstable();
             expected.sort_unstable();
