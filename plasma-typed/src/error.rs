@@ -201,10 +201,11 @@ impl fmt::Display for SchemaMismatch {
 
 /// As much of a text as belongs in a message; an object can hold names of any length.
 fn cut(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MAX_PART) {
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
-        None => text.into(),
+    if text.chars().nth(MAX_PART).is_none() {
+        return text.into();
     }
+    let start: String = text.chars().take(MAX_PART).collect();
+    format!("{start}…").into()
 }
 
 /// What is wrong with an object that claims to be typed.

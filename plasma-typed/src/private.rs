@@ -324,9 +324,8 @@ pub type Gaps = &'static [(usize, usize)];
 /// The same for one of many; there may be none.
 #[track_caller]
 pub const fn assert_no_padding_in(gaps: Gaps, index: usize) {
-    if index < gaps.len() {
-        let (end, next) = gaps[index];
-        assert_no_padding(end, next);
+    if let Some((_, [(end, next), ..])) = gaps.split_at_checked(index) {
+        assert_no_padding(*end, *next);
     }
 }
 

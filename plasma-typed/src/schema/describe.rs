@@ -64,10 +64,10 @@ impl Stored {
         // Nested 128 deep at most: that is where the parser stops.
         let json: Value = serde_json::from_slice(json).ok()?;
         Some(Self {
-            endian: text(&json["endian"])?,
-            size: json["size"].as_u64()?,
-            align: json["align"].as_u64()?,
-            r#type: Type::read(&json["type"])?,
+            endian: text(json.get("endian")?)?,
+            size: json.get("size")?.as_u64()?,
+            align: json.get("align")?.as_u64()?,
+            r#type: Type::read(json.get("type")?)?,
         })
     }
 
@@ -317,7 +317,7 @@ impl Type {
         if let Some(element) = parts.get("array") {
             Some(Self::Array {
                 array: Box::new(Self::read(element)?),
-                len: json["len"].as_u64()?,
+                len: json.get("len")?.as_u64()?,
             })
         } else if let Some(element) = parts.get("slice") {
             Some(Self::Slice {
@@ -326,16 +326,16 @@ impl Type {
         } else if let Some(name) = parts.get("struct") {
             Some(Self::Struct {
                 r#struct: text(name)?,
-                version: number32(&json["version"])?,
-                size: json["size"].as_u64()?,
-                fields: list(&json["fields"], Field::read)?,
+                version: number32(json.get("version")?)?,
+                size: json.get("size")?.as_u64()?,
+                fields: list(json.get("fields")?, Field::read)?,
             })
         } else {
             Some(Self::Enum {
                 r#enum: text(parts.get("enum")?)?,
-                version: number32(&json["version"])?,
-                repr: text(&json["repr"])?,
-                variants: list(&json["variants"], Variant::read)?,
+                version: number32(json.get("version")?)?,
+                repr: text(json.get("repr")?)?,
+                variants: list(json.get("variants")?, Variant::read)?,
             })
         }
     }
@@ -364,9 +364,9 @@ impl Type {
 impl Field {
     fn read(json: &Value) -> Option<Self> {
         Some(Self {
-            name: text(&json["name"])?,
-            offset: json["offset"].as_u64()?,
-            r#type: Type::read(&json["type"])?,
+            name: text(json.get("name")?)?,
+            offset: json.get("offset")?.as_u64()?,
+            r#type: Type::read(json.get("type")?)?,
         })
     }
 }
@@ -374,8 +374,8 @@ impl Field {
 impl Variant {
     fn read(json: &Value) -> Option<Self> {
         Some(Self {
-            name: text(&json["name"])?,
-            value: json["value"].as_number()?.clone(),
+            name: text(json.get("name")?)?,
+            value: json.get("value")?.as_number()?.clone(),
         })
     }
 }
