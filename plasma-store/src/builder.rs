@@ -17,9 +17,9 @@ use crate::StoreError;
 use crate::arena::{Arena, Place};
 use crate::external;
 use crate::limits::ClientLimits;
-#[cfg(feature = "metrics")]
-use crate::metrics::Exporter;
 use crate::metrics::Stats;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Exporter, Renewal};
 use crate::server::{Admission, Options, Server, Stop};
 use crate::sharing::Sharing;
 use crate::socket::Listener;
@@ -377,7 +377,17 @@ impl StoreBuilder {
         let watched = self.metrics.is_some();
         #[cfg(not(feature = "metrics"))]
         let watched = false;
-        let stats = Arc::new(Stats::new(watched));
+        #[cfg_attr(not(feature = "metrics"), expect(unused_mut))]
+        let mut stats = Stats::new(watched);
+        #[cfg(feature = "metrics")]
+        if watched {
+            let renewal = Renewal::new().map_err(|source| StoreError::Kernel {
+                action: "make an event",
+                source,
+            })?;
+            stats.renewal = Some(renewal);
+        }
+        let stats = Arc::new(stats);
         #[cfg(feature = "metrics")]
         let exporter = match self.metrics {
             Some(address) => Some(Exporter::start(address, Arc::clone(&stats))?),

@@ -12,7 +12,7 @@ use plasma_core::shm::pins::PinView;
 use plasma_core::shm::{Ordering, fence};
 
 use crate::keeper::Keeper;
-use crate::state::{ClientId, Holders, Readers, Slot};
+use crate::state::{ClientId, Holders, Readers, Slot, Use};
 
 /// The index and the pins of all clients, where the store has them.
 #[derive(Debug)]
@@ -115,13 +115,6 @@ impl Readers for Option<SharedReaders> {
         taken.collect()
     }
 
-    fn held(&mut self) -> Vec<u64> {
-        self.as_mut().map_or_else(Vec::new, |readers| {
-            readers.look();
-            readers.found.clone()
-        })
-    }
-
     fn holders(&self) -> Holders {
         let mut holders = Holders::default();
         let Some(readers) = self else {
@@ -140,12 +133,15 @@ impl Readers for Option<SharedReaders> {
         holders
     }
 
-    fn used(&mut self) -> Vec<Slot> {
+    fn used(&mut self) -> Vec<(Slot, Use)> {
         let mut used = Vec::new();
         if let Some(readers) = self {
             let index = readers.index.index();
             for pins in readers.pins.values_mut() {
-                pins.used(index, |slot| used.push(Slot::from_number(slot)));
+                pins.used(index, |slot, refreshed| {
+                    let kind = if refreshed { Use::Refreshed } else { Use::Read };
+                    used.push((Slot::from_number(slot), kind));
+                });
             }
         }
         used

@@ -249,6 +249,13 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
+    /// None, for a model.
+    #[cfg(all(plasma_loom, test))]
+    pub(super) fn none() -> Self {
+        let memory = Memory::create(1, Writers::Client).expect("there is memory");
+        Self::new(&Arc::new(memory), 0, 0).expect("none are inside")
+    }
+
     /// `len` bytes from `offset` on; `None` unless all of them are inside.
     pub fn new(memory: &Arc<Memory>, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;

@@ -51,9 +51,11 @@ use subscriber::Subscriber;
 pub(crate) use admission::Admission;
 pub(crate) use rings::RingOptions;
 
-/// Requests of one client that are handled before others have their turn, in one read and in how
-/// many.
-const TURN: usize = 1024;
+/// Requests of one client that are handled before others have their turn. Others wait for as long as
+/// these take, some 10 µs, and a look at who else has asked costs less than one of them.
+const TURN: usize = 32;
+
+/// Reads in one turn.
 const ROUNDS: usize = 16;
 
 /// Connections that are accepted before those who are connected have their turn.
@@ -67,7 +69,7 @@ const STALL_CHECK: Duration = Duration::from_secs(1);
 
 /// How often to look at the rings before the kernel is asked for other events, which takes as long
 /// as some ten looks.
-const LOOKS_AT_RINGS: u32 = 64;
+const LOOKS_AT_RINGS: u32 = 32;
 
 /// How long to leave new connections waiting where descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -130,19 +132,21 @@ enum Token {
     Listener,
     Stop,
     Backer,
+    Metrics,
     Connection(ClientId),
     Subscriber(ClientId),
     Bell(ClientId),
 }
 
 impl Token {
-    const FIRST_CLIENT: u64 = 3;
+    const FIRST_CLIENT: u64 = 4;
 
     fn number(self) -> u64 {
         match self {
             Self::Listener => 0,
             Self::Stop => 1,
             Self::Backer => 2,
+            Self::Metrics => 3,
             Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 3,
             Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 3 + 1,
             Self::Bell(client) => Self::FIRST_CLIENT + client.0 * 3 + 2,
@@ -154,6 +158,7 @@ impl Token {
             0 => Self::Listener,
             1 => Self::Stop,
             2 => Self::Backer,
+            3 => Self::Metrics,
             _ => {
                 let number = number - Self::FIRST_CLIENT;
                 let client = ClientId(number / 3);
@@ -240,6 +245,11 @@ impl Server {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token.number());
             epoll.add(descriptor, event).map_err(broken)?;
         }
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &stats.renewal {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Metrics.number());
+            epoll.add(renewal.event(), event).map_err(broken)?;
+        }
         Ok(Self {
             state,
             stats,
@@ -295,6 +305,7 @@ impl Server {
                         return Ok(());
                     }
                     Token::Backer => self.finish_jobs(),
+                    Token::Metrics => self.hear_of_metrics(),
                     Token::Connection(client) => self.serve(client, event.events()),
                     Token::Subscriber(client) => self.subscriber_event(client, event.events()),
                     Token::Bell(client) => self.hear(client),
@@ -310,6 +321,23 @@ impl Server {
             self.send();
             self.tell_of_max_objects();
             self.publish();
+        }
+    }
+
+    /// Somebody wants to read the metrics: what clients do without asking is looked at for that.
+    fn hear_of_metrics(&mut self) {
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &self.stats.renewal {
+            renewal.hear();
+        }
+        let now = self.now();
+        let mut fx = std::mem::take(&mut self.effects);
+        self.state.sweep(now, &mut fx);
+        self.settle(fx);
+        self.publish();
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &self.stats.renewal {
+            renewal.tell();
         }
     }
 
@@ -489,6 +517,7 @@ impl Server {
         }
         let most_unfinished = self.max_unfinished();
         let mut readable = over || events.contains(EpollFlags::EPOLLIN);
+        let mut left = TURN;
         // Who has just asked is likely to ask again before anybody else does.
         for _ in 0..ROUNDS {
             let Some(connection) = self.connections.get_mut(&client) else {
@@ -499,7 +528,7 @@ impl Server {
             }
             // Whatever happens next may need the connection; what came is ours meanwhile.
             let mut inbox = std::mem::take(&mut connection.inbox);
-            let handled = self.handle_turn(client, &mut inbox);
+            let handled = self.handle_turn(client, &mut inbox, &mut left);
             let Some(connection) = self.connections.get_mut(&client) else {
                 return Ok(());
             };
@@ -527,9 +556,15 @@ impl Server {
 
     /// Handles requests until there are none, or the client has to wait; whether there may be
     /// more.
-    fn handle_turn(&mut self, client: ClientId, inbox: &mut Inbox) -> Result<bool, Closed> {
+    fn handle_turn(
+        &mut self,
+        client: ClientId,
+        inbox: &mut Inbox,
+        left: &mut usize,
+    ) -> Result<bool, Closed> {
         let max_unread = self.options.clients.max_unread_bytes;
-        for _ in 0..TURN {
+        while *left > 0 {
+            *left -= 1;
             if !self.handle_next(client, inbox)? {
                 return Ok(false);
             }

@@ -48,7 +48,7 @@ pub(super) enum Closed {
     #[error("it has read nothing of what it was sent for {} s (--stall-timeout)", .0.as_secs_f64())]
     Stalled(Duration),
     #[error("{0}")]
-    Ring(MalformedRequest),
+    Ring(#[from] MalformedRequest),
     #[error("{0}")]
     Failed(io::Error),
 }
@@ -229,7 +229,10 @@ impl Server {
                 id,
                 has_object: self.state.contains(&id),
             }),
-            Request::List => Some(Reply::List(self.state.list())),
+            Request::List => {
+                self.state.look_at_readers(&mut fx);
+                Some(Reply::List(self.state.list()))
+            }
             Request::Evict { num_bytes } => Some(Reply::Evict {
                 num_bytes: self.state.evict(num_bytes, &mut fx),
             }),
@@ -247,6 +250,7 @@ impl Server {
                 Some(Reply::SetOptions(outcome))
             }
             Request::GetDebugString => {
+                self.state.look_at_readers(&mut fx);
                 Some(Reply::GetDebugString(self.state.debug_string().into()))
             }
             Request::RefreshLru(ids) => {

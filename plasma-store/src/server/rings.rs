@@ -244,13 +244,13 @@ impl Server {
         // Handling one may add to them, or empty them.
         while let Some(client) = self.rings.watched.get(at).copied() {
             at += 1;
-            if let Err(error) = self.serve_ring(client) {
-                self.close(client, &Closed::Ring(error));
+            if let Err(reason) = self.serve_ring(client) {
+                self.close(client, &reason);
             }
         }
     }
 
-    fn serve_ring(&mut self, client: ClientId) -> Result<(), MalformedRequest> {
+    fn serve_ring(&mut self, client: ClientId) -> Result<(), Closed> {
         let Some(ring) = self.rings.get_mut(client).filter(|ring| !ring.waits) else {
             return Ok(());
         };
@@ -284,13 +284,10 @@ impl Server {
         Ok(())
     }
 
-    fn handle_ring(
-        &mut self,
-        client: ClientId,
-        request: &RingRequest,
-    ) -> Result<Handled, MalformedRequest> {
+    fn handle_ring(&mut self, client: ClientId, request: &RingRequest) -> Result<Handled, Closed> {
         let now = self.now();
         let id = request.id;
+        self.check_batch(client, request)?;
         let mut fx = std::mem::take(&mut self.effects);
         Ok(match request.op {
             Op::Seal => {
@@ -341,7 +338,7 @@ impl Server {
         client: ClientId,
         request: &RingRequest,
         created: &state::Created,
-    ) -> Result<Handled, MalformedRequest> {
+    ) -> Result<Handled, Closed> {
         let range = created.range;
         let backed = self.memory.back(&[range], &mut self.state);
         let told = Created {
@@ -371,7 +368,7 @@ impl Server {
         let content = ring.requests.content(request);
         let Ok(content) = content else {
             self.undo(client, [request.id]);
-            return Err(MalformedRequest);
+            return Err(Closed::Ring(MalformedRequest));
         };
         if let Backed::After(job) = backed {
             let content = Content {
@@ -402,6 +399,17 @@ impl Server {
         self.end_of(client, request, outcome)
     }
 
+    /// A batch may name no more objects than any request.
+    fn check_batch(&mut self, client: ClientId, request: &RingRequest) -> Result<(), Closed> {
+        let limit = self.options.clients.max_ids;
+        let ring = self.rings.get_mut(client);
+        let count = ring.map_or(0, |ring| ring.batch.objects.len()) + 1;
+        if matches!(request.op, Op::Batch | Op::BatchEnd) && count > limit {
+            return Err(Closed::TooManyIds { count, limit });
+        }
+        Ok(())
+    }
+
     fn batch_failed(&mut self, client: ClientId) -> bool {
         let ring = self.rings.get_mut(client);
         ring.is_some_and(|ring| ring.batch.failed.is_some())
@@ -422,7 +430,6 @@ impl Server {
                 answer(sealed.map(|_| ()))
             }
             (Op::Batch | Op::BatchEnd, outcome) => {
-                let max_ids = self.options.clients.max_ids;
                 let Some(ring) = self.rings.get_mut(client) else {
                     return answer(outcome);
                 };
@@ -431,9 +438,6 @@ impl Server {
                     match outcome {
                         Ok(()) => batch.objects.push((id, digest)),
                         Err(code) => batch.failed = Some(code),
-                    }
-                    if batch.objects.len() > max_ids {
-                        batch.failed = Some(ErrorCode::OutOfMemory);
                     }
                 }
                 let failed = batch.failed;

@@ -94,27 +94,24 @@ impl Order {
         true
     }
 
-    /// The oldest objects that together have at least `wanted` bytes, without those `held` (uids, in
-    /// order); all where they have fewer.
-    fn oldest(&self, objects: &Objects, wanted: u64, held: &[u64]) -> (Vec<Slot>, u64) {
+    /// The oldest objects that together have at least `wanted` bytes; all where they have fewer.
+    fn oldest(&self, objects: &Objects, wanted: u64) -> (Vec<Slot>, u64) {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
         while let Some(slot) = next.filter(|_| bytes < wanted)
             && let Some(object) = objects.get(slot)
         {
-            if held.binary_search(&object.uid).is_err() {
-                bytes += object.size();
-                chosen.push(slot);
-            }
+            bytes += object.size();
+            chosen.push(slot);
             next = object.link.newer;
         }
         (chosen, bytes)
     }
 
     /// The same, counted as evicted.
-    fn choose(&mut self, objects: &Objects, wanted: u64, held: &[u64]) -> Vec<Slot> {
-        let (chosen, bytes) = self.oldest(objects, wanted, held);
+    fn choose(&mut self, objects: &Objects, wanted: u64) -> Vec<Slot> {
+        let (chosen, bytes) = self.oldest(objects, wanted);
         self.evictions += chosen.len() as u64;
         self.bytes_evicted += bytes;
         chosen
@@ -190,7 +187,7 @@ impl Lru {
         let Some(quota) = self.quotas.get_mut(&client) else {
             return;
         };
-        let (slots, _) = quota.oldest(objects, u64::MAX, &[]);
+        let (slots, _) = quota.oldest(objects, u64::MAX);
         for slot in slots {
             self.disown(objects, slot);
             if objects.get(slot).is_some_and(|object| object.refs == 0) {
@@ -224,7 +221,7 @@ impl Lru {
         if !may_evict {
             return Err(QuotaExceeded);
         }
-        let chosen = quota.choose(objects, missing, &[]);
+        let chosen = quota.choose(objects, missing);
         let (pinned, evict): (Vec<_>, Vec<_>) = chosen
             .into_iter()
             .partition(|slot| objects.get(*slot).is_some_and(|object| object.refs > 0));
@@ -239,25 +236,14 @@ impl Lru {
         self.global.used
     }
 
-    /// Bytes of objects that some client holds that has asked for them.
+    /// Bytes of objects that some client holds.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.pinned_bytes
     }
 
-    /// Whether there are objects of at least `wanted` bytes without those `held` (uids, in order).
-    pub(crate) fn has_evictable(&self, objects: &Objects, wanted: u64, held: &[u64]) -> bool {
-        self.global.oldest(objects, wanted, held).1 >= wanted
-    }
-
-    /// The oldest objects that nobody holds, without those `held` (uids, in order); no longer in the
-    /// order, and counted as evicted.
-    pub(crate) fn take_oldest(
-        &mut self,
-        objects: &mut Objects,
-        wanted: u64,
-        held: &[u64],
-    ) -> Vec<Slot> {
-        let chosen = self.global.choose(objects, wanted, held);
+    /// The oldest objects that nobody holds; no longer in the order, and counted as evicted.
+    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: u64) -> Vec<Slot> {
+        let chosen = self.global.choose(objects, wanted);
         for slot in &chosen {
             self.global.remove(objects, *slot);
         }
@@ -274,8 +260,8 @@ impl Lru {
         self.global.add(objects, slot);
     }
 
-    /// An object of a quota is in use by somebody who does not count: it leaves the quota, as others
-    /// in use do.
+    /// An object of a quota that was chosen turns out to be in use: it leaves the quota, as others in
+    /// use do.
     pub(crate) fn demote(&mut self, objects: &mut Objects, slot: Slot) {
         self.disown(objects, slot);
         self.global.add(objects, slot);
@@ -352,6 +338,15 @@ impl Lru {
         }
     }
 
+    /// An object was held for a while that nobody holds, as far as its order is concerned: reading
+    /// changes nothing in a private one.
+    pub(crate) fn touch(&mut self, objects: &mut Objects, slot: Slot) {
+        let in_global = objects.get(slot).is_some_and(|o| o.owner.is_none());
+        if in_global && self.global.remove(objects, slot) {
+            self.global.add(objects, slot);
+        }
+    }
+
     /// Takes an object out of its private order.
     fn disown(&mut self, objects: &mut Objects, slot: Slot) {
         let Some(object) = objects.get_mut(slot) else {
@@ -370,19 +365,14 @@ impl Lru {
     }
 
     /// The store's account of its memory, in the lines that Arrow's clients parse.
-    pub(crate) fn debug_string(
-        &self,
-        allocated_bytes: u64,
-        capacity: u64,
-        pinned_bytes: u64,
-    ) -> String {
+    pub(crate) fn debug_string(&self, allocated_bytes: u64, capacity: u64) -> String {
         let mut text = format!(
             "num clients with quota: {}\nquota map size: {}\npinned quota map size: {}\n\
-             allocated bytes: {allocated_bytes}\nallocation limit: {capacity}\n\
-             pinned bytes: {pinned_bytes}",
+             allocated bytes: {allocated_bytes}\nallocation limit: {capacity}\npinned bytes: {}",
             self.quotas.len(),
             self.owned,
             self.owned_pinned,
+            self.pinned_bytes,
         );
         self.global.describe(&mut text);
         for quota in self.quotas.values() {

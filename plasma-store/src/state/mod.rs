@@ -25,7 +25,7 @@ use plasma_core::shm::index::{FIRST_UID, Place, UID_STEP};
 
 use alloc::{Allocator, Range};
 use lru::Lru;
-pub(crate) use readers::{Holders, NoReaders, Readers};
+pub(crate) use readers::{Holders, NoReaders, Readers, Use};
 pub(crate) use table::Slot;
 use table::{Object, Stage, Table};
 use wait::{Patience, Wait, Waits};
@@ -182,8 +182,11 @@ pub(crate) struct State<R = NoReaders> {
     seals: u64,
     /// The uid of the next object that is created or comes back.
     next_uid: u64,
-    /// Objects that are to be deleted and that somebody holds who did not ask for them.
-    wanted: BTreeSet<Slot>,
+    /// Objects that somebody was seen to hold who did not ask for them. Those who do so have one
+    /// reference together.
+    read: BTreeSet<Slot>,
+    /// Who holds those, as they were last looked at.
+    holders: Vec<(ClientId, Slot)>,
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
@@ -220,7 +223,8 @@ impl<R: Readers> State<R> {
             waits: Waits::default(),
             seals: 0,
             next_uid: FIRST_UID,
-            wanted: BTreeSet::new(),
+            read: BTreeSet::new(),
+            holders: Vec::new(),
             starved: BTreeSet::new(),
             unsealed: 0,
             evictions: 0,
@@ -269,7 +273,7 @@ impl<R: Readers> State<R> {
                 _ => self.unref(slot, fx),
             }
         }
-        self.sweep(now, fx);
+        self.look_at_readers(fx);
         self.feed_starved(now, fx);
     }
 
@@ -603,32 +607,30 @@ impl<R: Readers> State<R> {
         found.is_some_and(|(_, object)| object.stage != Stage::Creating)
     }
 
+    /// Every object, with how many clients hold it as far as they have been
+    /// [looked at](Self::look_at_readers).
     pub(crate) fn list(&self) -> Vec<ObjectInfo> {
-        let mut more: HashMap<ObjectId, u32> = HashMap::new();
-        for (client, slot) in self.holders() {
-            let counted = self
-                .clients
-                .get(&client)
-                .is_some_and(|client| client.holds.contains(&slot));
-            if let Some(object) = self.table.at(slot).filter(|_| !counted) {
-                *more.entry(object.id).or_default() += 1;
+        let mut readers: HashMap<Slot, u32> = HashMap::new();
+        for (client, slot) in &self.holders {
+            let client = self.clients.get(client);
+            if !client.is_some_and(|client| client.holds.contains(slot)) {
+                *readers.entry(*slot).or_default() += 1;
             }
         }
-        let mut infos: Vec<_> = self.table.iter().map(Object::info).collect();
-        if !more.is_empty() {
-            for info in &mut infos {
-                info.ref_count += more.get(&info.id).copied().unwrap_or_default();
-            }
-        }
-        infos
+        let objects = self.table.iter().map(|(slot, object)| {
+            let mut info = object.info();
+            // Each for itself now, instead of one for all.
+            info.ref_count -= u32::from(self.read.contains(&slot));
+            info.ref_count += readers.get(&slot).copied().unwrap_or_default();
+            info
+        });
+        objects.collect()
     }
 
     /// Every object that is sealed and has memory, in the order they were sealed.
     pub(crate) fn sealed_objects(&self) -> Vec<ObjectInfo> {
-        let sealed = self
-            .table
-            .iter()
-            .filter(|object| object.stage == Stage::Sealed);
+        let objects = self.table.iter().map(|(_, object)| object);
+        let sealed = objects.filter(|object| object.stage == Stage::Sealed);
         let mut sealed: Vec<_> = sealed
             .map(|object| (object.seal_number, object.info()))
             .collect();
@@ -648,10 +650,6 @@ impl<R: Readers> State<R> {
                 object.delete_pending = true;
                 return Err(ErrorCode::ObjectNotSealed);
             }
-            Stage::Sealed if object.refs > 0 => {
-                object.delete_pending = true;
-                return Err(ErrorCode::ObjectInUse);
-            }
             Stage::Restoring => {
                 // Its content is still being written: those who wait get it first.
                 object.delete_pending = true;
@@ -659,7 +657,7 @@ impl<R: Readers> State<R> {
             }
             Stage::Sealed => {
                 object.delete_pending = true;
-                if !self.drop_unless_held(slot, fx) {
+                if !self.drop_if_free(slot, fx) {
                     return Err(ErrorCode::ObjectInUse);
                 }
                 self.feed_starved(now, fx);
@@ -676,42 +674,20 @@ impl<R: Readers> State<R> {
 
     /// Evicts the least recently used objects that nobody holds; the bytes freed.
     pub(crate) fn evict(&mut self, wanted: u64, fx: &mut Effects) -> u64 {
-        self.note_uses();
-        let held = self.readers.held();
-        self.evict_oldest(wanted, &held, fx).bytes
+        self.look_at_readers(fx);
+        self.evict_oldest(wanted, fx).bytes
     }
 
-    /// Makes what was read without asking the most recently used.
-    fn note_uses(&mut self) {
-        for slot in self.readers.used() {
-            self.lru.refresh(&mut self.table.objects, slot);
-        }
-    }
-
-    /// Evicts the oldest objects that are not among those `held`.
-    fn evict_oldest(&mut self, wanted: u64, held: &[u64], fx: &mut Effects) -> Evicted {
-        let objects = &mut self.table.objects;
-        let slots = self.lru.take_oldest(objects, wanted, held);
+    /// Evicts the oldest objects that nobody holds.
+    fn evict_oldest(&mut self, wanted: u64, fx: &mut Effects) -> Evicted {
+        let slots = self.lru.take_oldest(&mut self.table.objects, wanted);
         let (slots, kept) = self.take_from_readers(slots);
         // Somebody has come to hold them just now.
         for slot in kept {
             self.lru.put_back(&mut self.table.objects, slot);
+            self.add_read(slot);
         }
         self.evict_slots(slots, fx)
-    }
-
-    /// Those of the objects that nobody holds who did not ask, and that nobody finds any more; and
-    /// the others.
-    fn take_from_readers(&mut self, slots: Vec<Slot>) -> (Vec<Slot>, Vec<Slot>) {
-        let names = slots.iter().filter_map(|slot| {
-            let object = self.table.at(*slot)?;
-            Some((object.id, object.uid))
-        });
-        let names: Vec<_> = names.collect();
-        let mut held = self.readers.take(&names, false).into_iter();
-        slots
-            .into_iter()
-            .partition(|_| !held.next().unwrap_or(true))
     }
 
     pub(crate) fn refresh(&mut self, ids: &[ObjectId]) {
@@ -741,40 +717,10 @@ impl<R: Readers> State<R> {
         outcome
     }
 
+    /// The account of its memory that clients parse.
     pub(crate) fn debug_string(&self) -> String {
-        self.lru.debug_string(
-            self.allocated_bytes,
-            self.limits.capacity,
-            self.pinned_bytes(),
-        )
-    }
-
-    /// Bytes of objects that somebody holds, whether or not they asked for them.
-    fn pinned_bytes(&self) -> u64 {
-        let mut slots: Vec<_> = self.holders().into_iter().map(|(_, slot)| slot).collect();
-        slots.sort_unstable();
-        slots.dedup();
-        let objects = slots.into_iter().filter_map(|slot| self.table.at(slot));
-        let uncounted = objects.filter(|object| object.refs == 0).map(Object::size);
-        self.lru.pinned_bytes() + uncounted.sum::<u64>()
-    }
-
-    /// Who holds what that they did not ask for, in order and each but once.
-    fn holders(&self) -> Vec<(ClientId, Slot)> {
-        let Holders {
-            slots: mut found,
-            uids: rest,
-        } = self.readers.holders();
-        if !rest.is_empty() {
-            let by_uid: HashMap<_, _> = self.table.slots_by_uid().collect();
-            found.extend(
-                rest.iter()
-                    .filter_map(|(client, uid)| Some((*client, *by_uid.get(uid)?))),
-            );
-        }
-        found.sort_unstable();
-        found.dedup();
-        found
+        self.lru
+            .debug_string(self.allocated_bytes, self.limits.capacity)
     }
 
     /// The name a client gave itself, for logs.
@@ -789,7 +735,7 @@ impl<R: Readers> State<R> {
         Tally {
             used_bytes,
             largest_free_bytes: block.map_or(0, |block| block.len).min(free_bytes),
-            pinned_bytes: self.pinned_bytes(),
+            pinned_bytes: self.lru.pinned_bytes(),
             objects: self.table.len(),
             unsealed_objects: self.unsealed,
             evictions: self.evictions,
@@ -823,13 +769,12 @@ impl<R: Readers> State<R> {
             let objects = &mut self.table.objects;
             let room = self.lru.make_quota_room(objects, client, size, may_evict);
             let evict = room.map_err(|_| ErrorCode::OutOfMemory)?;
-            if !evict.is_empty() {
-                let (evict, kept) = self.take_from_readers(evict);
-                for slot in kept {
-                    self.lru.demote(&mut self.table.objects, slot);
-                }
-                self.evict_slots(evict, fx);
+            let (evict, kept) = self.take_from_readers(evict);
+            for slot in kept {
+                self.lru.demote(&mut self.table.objects, slot);
+                self.add_read(slot);
             }
+            self.evict_slots(evict, fx);
         }
         loop {
             let used = self.allocated_bytes;
@@ -847,19 +792,14 @@ impl<R: Readers> State<R> {
             if !may_evict || !evicting_helps {
                 return Err(ErrorCode::OutOfMemory);
             }
+            self.look_at_readers(fx);
             let missing = self.missing_bytes(size);
             if missing > self.lru.evictable_bytes() {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
-            self.note_uses();
-            let held = self.readers.held();
-            let objects = &self.table.objects;
-            if !held.is_empty() && !self.lru.has_evictable(objects, missing, &held) {
-                return Err(ErrorCode::OutOfMemory);
-            }
             let wanted = missing.max(capacity / 5).max(1);
-            let evicted = self.evict_oldest(wanted, &held, fx);
+            let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.
             let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
             if !helped {
@@ -963,7 +903,7 @@ impl<R: Readers> State<R> {
         let delete_pending = object.delete_pending;
         self.lru.restored(&mut self.table.objects, slot);
         if delete_pending {
-            self.drop_unless_held(slot, fx);
+            self.drop_if_free(slot, fx);
         }
         self.feed_starved(now, fx);
     }
@@ -1060,28 +1000,101 @@ impl<R: Readers> State<R> {
         let Some(object) = self.table.at_mut(slot) else {
             return;
         };
-        if object.refs > 1 {
-            object.refs -= 1;
-            return;
+        object.refs = object.refs.saturating_sub(1);
+        let (refs, delete_pending) = (object.refs, object.delete_pending);
+        if refs == 0 {
+            self.lru.unpinned(&mut self.table.objects, slot);
         }
-        object.refs = 0;
-        let delete_pending = object.delete_pending;
-        self.lru.unpinned(&mut self.table.objects, slot);
         if delete_pending {
-            self.drop_unless_held(slot, fx);
+            self.drop_if_free(slot, fx);
         }
     }
 
-    /// Deletes an object that is sealed and that nobody holds who has asked for it; or, if somebody
-    /// holds it who has not, sees to it that this is done later. Whether it is done.
-    fn drop_unless_held(&mut self, slot: Slot, fx: &mut Effects) -> bool {
+    // -----------------------------------------------------------------------------------------
+    // Those who read without asking
+
+    /// Looks at what they hold and have used. What they hold they are counted for, and what they hold
+    /// no more is free.
+    pub(crate) fn look_at_readers(&mut self, fx: &mut Effects) {
+        for (slot, kind) in self.readers.used() {
+            match kind {
+                Use::Read => self.lru.touch(&mut self.table.objects, slot),
+                Use::Refreshed => self.lru.refresh(&mut self.table.objects, slot),
+            }
+        }
+        let Holders {
+            slots: mut holders,
+            uids,
+        } = self.readers.holders();
+        if !uids.is_empty() {
+            let slots = self.table.iter().map(|(slot, object)| (object.uid, slot));
+            let slots: HashMap<_, _> = slots.collect();
+            let known = uids.iter();
+            holders.extend(known.filter_map(|(client, uid)| Some((*client, *slots.get(uid)?))));
+        }
+        holders.sort_unstable();
+        holders.dedup();
+        let held: BTreeSet<_> = holders.iter().map(|(_, slot)| *slot).collect();
+        for slot in &held {
+            self.add_read(*slot);
+        }
+        if self.read.len() > held.len() {
+            let over: Vec<_> = self.read.difference(&held).copied().collect();
+            for slot in over {
+                self.read.remove(&slot);
+                self.unref(slot, fx);
+            }
+        }
+        self.holders = holders;
+    }
+
+    /// The same, and uses what has become free.
+    pub(crate) fn sweep(&mut self, now: Now, fx: &mut Effects) {
+        self.look_at_readers(fx);
+        self.feed_starved(now, fx);
+    }
+
+    /// Counts those who read without asking as holding an object, together and once.
+    fn add_read(&mut self, slot: Slot) {
+        let objects = &mut self.table.objects;
+        let sealed = objects
+            .get(slot)
+            .is_some_and(|object| object.stage == Stage::Sealed);
+        if sealed && self.read.insert(slot) {
+            if objects.get(slot).is_some_and(|object| object.refs == 0) {
+                self.lru.pinned(objects, slot);
+            }
+            if let Some(object) = objects.get_mut(slot) {
+                object.refs += 1;
+            }
+        }
+    }
+
+    /// Those of the objects that none of them holds, and that none finds any more; and the others.
+    fn take_from_readers(&mut self, slots: Vec<Slot>) -> (Vec<Slot>, Vec<Slot>) {
+        let names = slots.iter().filter_map(|slot| {
+            let object = self.table.at(*slot)?;
+            Some((object.id, object.uid))
+        });
+        let names: Vec<_> = names.collect();
+        let mut held = self.readers.take(&names, false).into_iter();
+        slots
+            .into_iter()
+            .partition(|_| !held.next().unwrap_or(true))
+    }
+
+    /// Deletes an object that is sealed, if nobody holds it; whether that is so. Otherwise whoever
+    /// lets go of it last leads to this again.
+    fn drop_if_free(&mut self, slot: Slot, fx: &mut Effects) -> bool {
         let Some(object) = self.table.at(slot) else {
             return true;
         };
-        let id = object.id;
-        let held = self.readers.take(&[(id, object.uid)], true);
-        if held.contains(&true) {
-            self.wanted.insert(slot);
+        let (id, uid) = (object.id, object.uid);
+        if object.refs > u32::from(self.read.contains(&slot)) {
+            return false;
+        }
+        if self.readers.take(&[(id, uid)], true).contains(&true) {
+            self.add_read(slot);
             return false;
         }
         self.drop_object(slot);
@@ -1089,24 +1102,9 @@ impl<R: Readers> State<R> {
         true
     }
 
-    /// Deletes what could not be deleted before because somebody held it who has not asked for it,
-    /// as far as that is over.
-    pub(crate) fn sweep(&mut self, now: Now, fx: &mut Effects) {
-        if self.wanted.is_empty() {
-            return;
-        }
-        for slot in std::mem::take(&mut self.wanted) {
-            // Where somebody has asked for it since, its last release sees to it.
-            if self.table.at(slot).is_some_and(|object| object.refs == 0) {
-                self.drop_unless_held(slot, fx);
-            }
-        }
-        self.feed_starved(now, fx);
-    }
-
     /// Removes an object that nobody finds any more, and gives its memory back.
     fn drop_object(&mut self, slot: Slot) {
-        self.wanted.remove(&slot);
+        self.read.remove(&slot);
         self.lru.forget(&mut self.table.objects, slot);
         let Some(object) = self.table.remove(slot) else {
             return;

@@ -21,17 +21,23 @@ pub(crate) trait Readers: Debug {
     /// it last says so, and then it is to be asked again.
     fn take(&mut self, objects: &[(ObjectId, u64)], wanted: bool) -> Vec<bool>;
 
-    /// The uids of what they hold just now, in order.
-    fn held(&mut self) -> Vec<u64>;
-
     /// Who holds what.
     fn holders(&self) -> Holders;
 
     /// What they used since this was last asked, the oldest first, as far as they remember.
-    fn used(&mut self) -> Vec<Slot>;
+    fn used(&mut self) -> Vec<(Slot, Use)>;
 
     /// A client is gone, and what it held with it.
     fn forget(&mut self, client: ClientId);
+}
+
+/// How an object was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It was got.
+    Read,
+    /// It is to count as just used, wherever it counts.
+    Refreshed,
 }
 
 /// Who holds what; the same may be there more than once.
@@ -55,15 +61,11 @@ impl Readers for NoReaders {
         vec![false; objects.len()]
     }
 
-    fn held(&mut self) -> Vec<u64> {
-        Vec::new()
-    }
-
     fn holders(&self) -> Holders {
         Holders::default()
     }
 
-    fn used(&mut self) -> Vec<Slot> {
+    fn used(&mut self) -> Vec<(Slot, Use)> {
         Vec::new()
     }
 

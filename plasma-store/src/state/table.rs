@@ -177,13 +177,8 @@ impl Table {
         Some(object)
     }
 
-    /// The slot of each object that has memory, with its uid.
-    pub(crate) fn slots_by_uid(&self) -> impl Iterator<Item = (u64, Slot)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Object)> {
         let objects = self.objects.0.iter();
-        objects.map(|(index, object)| (object.uid, Slot(index as u32)))
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Object> {
-        self.objects.0.iter().map(|(_, object)| object)
+        objects.map(|(index, object)| (Slot(index as u32), object))
     }
 }
