@@ -7,9 +7,9 @@
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt as _;
-use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, UnOp};
+use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, Type, UnOp};
 
-use crate::ast::{Field, Kind, Object, Variant};
+use crate::ast::{Field, Kind, Object, Variant, peel};
 use crate::attr::Attrs;
 use crate::repr::Primitive;
 
@@ -36,6 +36,15 @@ struct Items {
     impls: TokenStream,
     /// Constants which do not evaluate, or do not compile, where the type is no object.
     checks: TokenStream,
+}
+
+/// Whether it is the name of a number's type, or of one that is like them.
+fn is_number(name: &Ident) -> bool {
+    let names = [
+        "u8", "u16", "u32", "u64", "u128", "i8", "i16", "i32", "i64", "i128", "f32", "f64", "bool",
+        "char",
+    ];
+    names.iter().any(|it| name == it)
 }
 
 /// The path to `plasma-typed`.
@@ -92,6 +101,8 @@ struct Impls<'a> {
     private: TokenStream,
     /// The type's own bounds, and those that its fields bring.
     bounds: TokenStream,
+    /// The last field, if its type may have no fixed size for all that is written.
+    unknown: Option<&'a Field<'a>>,
 }
 
 /// What differs between kinds of types in `impl PlasmaObject`.
@@ -123,7 +134,29 @@ impl<'a> Impls<'a> {
             private: quote!(#krate::__private),
             krate,
             bounds,
+            unknown: None,
         }
+    }
+
+    /// The same for a struct whose last field is this one. Where that is not of a fixed size after
+    /// all, the impls say so to who relies on them, and to nobody else.
+    fn with_last(mut self, last: Option<&'a Field<'a>>) -> Self {
+        let may_be_unsized = |field: &&Field<'_>| match peel(field.ty()) {
+            Type::Path(path) => !path.path.get_ident().is_some_and(is_number),
+            _ => false,
+        };
+        self.unknown = last.filter(may_be_unsized).filter(|_| !self.is_generic());
+        let Self {
+            bounds, private, ..
+        } = &self;
+        if let Some(ty) = self.unknown.map(Field::ty) {
+            self.bounds = quote! {
+                #bounds
+                for<'__plasma> #ty: #private::SizedField<'__plasma>,
+                for<'__plasma> Self: #private::SizedField<'__plasma>,
+            };
+        }
+        self
     }
 
     fn is_generic(&self) -> bool {
@@ -230,27 +263,41 @@ impl<'a> Impls<'a> {
     fn copy_check(&self) -> Option<TokenStream> {
         let private = &self.private;
         let ident = self.object.ident;
-        let check = quote!(const _: () = <#ident as #private::IsCopy>::YES;);
+        let sized = match self.unknown {
+            Some(_) => quote!({ __PlasmaSized::IS_SIZED }),
+            None => quote!(true),
+        };
+        let check = quote!(const _: () = <#ident as #private::IsCopy<#sized>>::YES;);
         (!self.is_generic()).then_some(check)
     }
 
-    /// That the last field's size is fixed, as it looks.
-    fn size_check(&self, fields: &[Field<'_>]) -> Option<TokenStream> {
-        let private = &self.private;
-        let last = fields.last().filter(|_| !self.is_generic())?.ty();
-        let check = quote!(<#last as #private::IsSized>::YES);
-        let check = without_self(check, self.object.ident);
-        Some(quote!(const _: () = #check;))
+    /// That the last field's size is fixed, as it looks; and `__PlasmaSized`, which has what other
+    /// checks are about: nothing if it is not.
+    fn size_check(&self, gaps: &TokenStream) -> Option<TokenStream> {
+        let Self { krate, private, .. } = self;
+        let ident = self.object.ident;
+        let last = without_self(self.unknown?.ty().to_token_stream(), ident);
+        Some(quote! {
+            const _: () = <#last as #private::IsSized>::YES;
+            #[allow(unused_imports)]
+            use #private::NotSized as _;
+            struct __PlasmaSized;
+            impl __PlasmaSized
+            where
+                for<'__plasma> #last: #private::SizedField<'__plasma>,
+                for<'__plasma> #ident: #private::SizedField<'__plasma>,
+            {
+                const IS_SIZED: ::core::primitive::bool = true;
+                const SCHEMA: &'static #krate::Schema = <#ident as #krate::PlasmaObject>::SCHEMA;
+                const GAPS: #private::Gaps = #gaps;
+            }
+        })
     }
 
     /// A schema, and checks that have to pass. Those of a type without parameters come with its
     /// definition, each on its own, so that all that fail are reported; those of a generic type
     /// when its schema is first asked for.
-    fn checked_schema(
-        &self,
-        schema: &TokenStream,
-        padding_checks: impl Iterator<Item = TokenStream>,
-    ) -> (TokenStream, TokenStream) {
+    fn checked_schema(&self, schema: &TokenStream, gaps: &[Gap]) -> (TokenStream, TokenStream) {
         let Self { krate, private, .. } = self;
         let ident = self.object.ident;
         let (_, type_generics, _) = self.object.generics.split_for_impl();
@@ -260,53 +307,69 @@ impl<'a> Impls<'a> {
         };
         if self.is_generic() {
             let drop_check = drop_check(quote!(__plasma_schema));
+            let gap_checks = gaps.iter().map(|Gap { end, next, span }| {
+                let assert = standing_at(*span, quote!(#private::assert_no_padding));
+                quote_spanned!(*span=> #assert(#end, #next))
+            });
             let schema = quote! {{
                 let __plasma_schema: &'static #krate::Schema = const { #schema };
                 #drop_check;
-                #(#padding_checks;)*
+                #(#gap_checks;)*
                 __plasma_schema
             }};
-            (schema, TokenStream::new())
-        } else {
-            let drop_check = drop_check(quote!(<#ident as #krate::PlasmaObject>::SCHEMA));
-            let padding_checks = padding_checks.map(|it| without_self(it, ident));
-            let checks = quote! {
-                const _: () = #drop_check;
-                #(const _: () = #padding_checks;)*
-            };
-            (schema.clone(), checks)
+            return (schema, TokenStream::new());
         }
+        let gap_checks = gaps.iter().enumerate().map(|(index, Gap { span, .. })| {
+            let assert = standing_at(*span, quote!(#private::assert_no_padding_in));
+            quote_spanned!(*span=> #assert(__PLASMA_GAPS, #index))
+        });
+        let ends = gaps.iter().map(|gap| &gap.end);
+        let nexts = gaps.iter().map(|gap| &gap.next);
+        let gaps = without_self(quote!(&[#((#ends, #nexts),)*]), ident);
+        let size_check = self.size_check(&gaps);
+        let (gaps, schema_there) = match self.unknown {
+            Some(_) => (quote!(__PlasmaSized::GAPS), quote!(__PlasmaSized::SCHEMA)),
+            None => (gaps, quote!(<#ident as #krate::PlasmaObject>::SCHEMA)),
+        };
+        let drop_check = drop_check(schema_there);
+        let checks = quote! {
+            #size_check
+            const _: () = #drop_check;
+            const __PLASMA_GAPS: #private::Gaps = #gaps;
+            #(const _: () = #gap_checks;)*
+        };
+        (schema.clone(), checks)
     }
 
     /// That fields whose order is not known are all that there is.
-    fn sum_check(&self, fields: &[Field<'_>]) -> TokenStream {
-        let private = &self.private;
-        let ident = self.object.ident;
+    fn sum(&self, fields: &[Field<'_>]) -> Gap {
         let types = fields.iter().map(Field::ty);
-        let check = quote! {
-            #private::assert_no_padding(
-                0 #(+ ::core::mem::size_of::<#types>())*, ::core::mem::size_of::<Self>(),
-            )
-        };
-        quote_spanned!(ident.span()=> #check)
+        Gap {
+            end: quote!(0 #(+ ::core::mem::size_of::<#types>())*),
+            next: quote!(::core::mem::size_of::<Self>()),
+            span: self.object.ident.span(),
+        }
     }
+}
 
-    /// That no padding lies between these fields, and before what comes then.
-    fn padding_checks(
-        &self,
-        fields: &[Field<'_>],
-        end: TokenStream,
-    ) -> impl Iterator<Item = TokenStream> {
-        let starts = fields.iter().skip(1).map(offset);
-        let nexts = starts.chain([end]);
-        fields.iter().zip(nexts).map(|(field, next)| {
-            let span = field.span();
-            let assert = &self.private;
-            let assert = standing_at(span, quote!(#assert::assert_no_padding));
-            let field_end = end_of(field);
-            quote_spanned!(span=> #assert(#field_end, #next))
-        })
-    }
+/// Where padding may be: between the end of a field and what comes next.
+struct Gap {
+    end: TokenStream,
+    next: TokenStream,
+    /// Where it is reported.
+    span: Span,
+}
+
+/// What lies behind each of these fields, the last before `end`.
+fn gaps(fields: &[Field<'_>], end: TokenStream) -> Vec<Gap> {
+    let starts = fields.iter().skip(1).map(offset);
+    let nexts = starts.chain([end]);
+    let gap = |(field, next): (&Field<'_>, TokenStream)| Gap {
+        end: end_of(field),
+        next,
+        span: field.span(),
+    };
+    fields.iter().zip(nexts).map(gap).collect()
 }
 
 fn offset(field: &Field<'_>) -> TokenStream {
@@ -321,20 +384,19 @@ fn end_of(field: &Field<'_>) -> TokenStream {
 }
 
 fn sized<'a>(object: &'a Object<'a>, fields: &'a [Field<'a>], transparent: bool) -> Items {
-    let impls = Impls::new(object, fields.iter());
+    let impls = Impls::new(object, fields.iter()).with_last(fields.last());
     let Impls { krate, private, .. } = &impls;
     let (name, version) = title(object);
     let entries = fields.iter().map(|field| entry(&impls, field));
     let schema = quote! {
         &#private::struct_schema::<Self>(#name, #version, &[#(#entries,)*])
     };
-    let padding_checks: Vec<TokenStream> = if transparent {
-        vec![impls.sum_check(fields)]
+    let gaps = if transparent {
+        vec![impls.sum(fields)]
     } else {
-        let end = quote!(::core::mem::size_of::<Self>());
-        impls.padding_checks(fields, end).collect()
+        gaps(fields, quote!(::core::mem::size_of::<Self>()))
     };
-    let (schema, checks) = impls.checked_schema(&schema, padding_checks.into_iter());
+    let (schema, checks) = impls.checked_schema(&schema, &gaps);
     let types = fields.iter().map(Field::ty);
     let check_fields = fields.iter().map(|field| check_field(&impls, field));
     let all: Vec<&Field<'_>> = fields.iter().collect();
@@ -359,10 +421,9 @@ fn sized<'a>(object: &'a Object<'a>, fields: &'a [Field<'a>], transparent: bool)
     let zero_valid = impls.zero_valid(fields.iter());
     let bytemuck = impls.bytemuck(no_uninit.as_ref());
     let copy_check = impls.copy_check();
-    let size_check = impls.size_check(fields);
     Items {
         impls: quote!(#plasma_object #zero_valid #bytemuck),
-        checks: quote!(#size_check #checks #copy_check),
+        checks: quote!(#checks #copy_check),
     }
 }
 
@@ -401,8 +462,8 @@ fn tailed<'a>(object: &'a Object<'a>, head: &'a [Field<'a>], tail: &'a Field<'a>
         ] })
     };
     // Behind the tail there may be some: the object reaches that far.
-    let padding_checks = impls.padding_checks(head, quote!(#layout.tail_offset()));
-    let (schema, checks) = impls.checked_schema(&schema, padding_checks);
+    let gaps = gaps(head, quote!(#layout.tail_offset()));
+    let (schema, checks) = impls.checked_schema(&schema, &gaps);
 
     let check_head = head.iter().map(|field| check_field(&impls, field));
     let fields: Vec<&Field<'_>> = all().collect();
@@ -453,7 +514,7 @@ fn unit_enum(object: &Object<'_>, repr: &Primitive, variants: &[Variant<'_>]) ->
             #(#private::Variant { name: #names, value: (#numbers) as ::core::primitive::i128 },)*
         ])
     };
-    let (schema, checks) = impls.checked_schema(&schema, std::iter::empty());
+    let (schema, checks) = impls.checked_schema(&schema, &[]);
     let plasma_object = impls.plasma_object(&Parts {
         fields: &[],
         schema,

@@ -13,7 +13,11 @@ use crate::errors::Errors;
 const MAX_ALIGN: u32 = 64;
 
 /// What is written, whatever it means. What the compiler itself refuses is left to it.
-pub(crate) struct Repr(Vec<Hint>);
+pub(crate) struct Repr {
+    hints: Vec<Hint>,
+    /// All of it could be read, so that what is not there is missing.
+    is_complete: bool,
+}
 
 struct Hint {
     name: Ident,
@@ -34,20 +38,24 @@ pub(crate) struct Primitive(Ident);
 impl Repr {
     pub(crate) fn parse(attributes: &[Attribute], errors: &mut Errors) -> Self {
         let mut hints = Vec::new();
+        let mut is_complete = true;
         for attribute in attributes.iter().filter(|it| attr::is(it, "repr")) {
             let parser = Punctuated::<Hint, Token![,]>::parse_terminated;
             match attribute.parse_args_with(parser) {
                 Ok(more) => hints.extend(more),
-                Err(error) => errors.push(error),
+                Err(error) => {
+                    errors.push(error);
+                    is_complete = false;
+                }
             }
         }
-        Self(hints)
+        Self { hints, is_complete }
     }
 
     /// That of the struct `ident`, if objects may have it.
     pub(crate) fn of_struct(&self, ident: &Ident, errors: &mut Errors) -> Option<StructRepr> {
         let mut repr = None;
-        for Hint { name, number } in &self.0 {
+        for Hint { name, number } in &self.hints {
             let name = &name.unraw();
             if name == "C" {
                 repr = Some(StructRepr::C);
@@ -70,7 +78,7 @@ impl Repr {
                 );
             }
         }
-        if repr.is_none() {
+        if repr.is_none() && self.is_complete {
             errors.at(
                 ident,
                 format_args!(
@@ -86,7 +94,7 @@ impl Repr {
     pub(crate) fn of_enum(&self, ident: &Ident, errors: &mut Errors) -> Option<Primitive> {
         let mut primitive = None;
         let mut refused = false;
-        for Hint { name, .. } in &self.0 {
+        for Hint { name, .. } in &self.hints {
             let name = name.unraw();
             let problem = match name.to_string().as_str() {
                 "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" => {
@@ -112,7 +120,7 @@ impl Repr {
             errors.at(name, problem);
             refused = true;
         }
-        if primitive.is_none() && !refused {
+        if primitive.is_none() && !refused && self.is_complete {
             errors.at(
                 ident,
                 format_args!(

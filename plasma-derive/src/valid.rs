@@ -42,7 +42,16 @@ fn check_struct<'a>(
     for (index, field) in fields.iter().enumerate() {
         let is_last = index + 1 == fields.len();
         let name = &field.name;
-        if let Some(error) = field_type::problem(name, field.ty(), &parameters) {
+        if is_itself(item.ident(), field.ty(), &parameters) {
+            errors.at(
+                field.ty(),
+                format_args!(
+                    "field `{name}`: a value does not fit into itself: hold the name of the other \
+                     object, a `Key<{}>`",
+                    item.ident()
+                ),
+            );
+        } else if let Some(error) = field_type::problem(name, field.ty(), &parameters) {
             lifetime_is_explained |= contains_lifetime(field.ty());
             errors.push(error);
         } else if is_tail(field.ty(), &parameters) && !is_last {
@@ -138,6 +147,25 @@ fn check_enum<'a>(
         repr: repr?,
         variants,
     })
+}
+
+/// Whether the type is, or holds in a row, the one that is declared there.
+fn is_itself(declared: &Ident, ty: &Type, parameters: &[&Ident]) -> bool {
+    match peel(ty) {
+        Type::Array(array) => is_itself(declared, &array.elem, parameters),
+        Type::Slice(slice) => is_itself(declared, &slice.elem, parameters),
+        Type::Path(path) if path.qself.is_none() && path.path.leading_colon.is_none() => {
+            let mut segments = path.path.segments.iter();
+            match (segments.next(), segments.next()) {
+                (Some(only), None) => {
+                    let is_declared = only.ident == *declared && !parameters.contains(&declared);
+                    is_declared || only.ident == "Self"
+                }
+                _ => false,
+            }
+        }
+        _ => false,
+    }
 }
 
 /// Whether it has no fixed size, as is written.

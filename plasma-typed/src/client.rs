@@ -373,6 +373,7 @@ impl<'a> Creator<'a> {
         Ok(key)
     }
 
+    #[inline]
     fn zeroed<T: ?Sized + ZeroValid>(
         &self,
         key: Key<T>,
@@ -381,6 +382,7 @@ impl<'a> Creator<'a> {
         self.uninit(key, len).map(Create::zeroed)
     }
 
+    #[inline]
     fn uninit<T: ?Sized + PlasmaObject>(
         &self,
         key: Key<T>,
@@ -399,6 +401,7 @@ impl<'a> Creator<'a> {
         Create::new(buffer, len).map_err(failed)
     }
 
+    #[inline]
     fn metadata<T: ?Sized + PlasmaObject>(
         &self,
         key: Key<T>,

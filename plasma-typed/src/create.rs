@@ -110,6 +110,7 @@ impl<T: ?Sized, S> Create<T, S> {
 
 impl<T: ?Sized + PlasmaObject> Create<T, Uninit> {
     /// An object out of memory that was reserved for it.
+    #[inline]
     pub(crate) fn new(mut buffer: ObjectBuffer, len: usize) -> Result<Self, PlasmaError> {
         let place = memory::check_place::<T>(buffer.data(), len as u64);
         place.map_err(|corruption| PlasmaError::Protocol {
@@ -129,6 +130,7 @@ impl<T: ?Sized + PlasmaObject> Create<T, Uninit> {
     }
 
     /// Zeroes the object.
+    #[inline]
     pub(crate) fn zeroed(mut self) -> Create<T>
     where
         T: ZeroValid,

@@ -11,6 +11,9 @@ use crate::schema::{Schema, Stored};
 /// How many differences between two schemas a message names.
 const MAX_DIFFERENCES: usize = 4;
 
+/// Longest part of a message that somebody else wrote, in characters.
+const MAX_PART: usize = 300;
+
 /// Why an object could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -175,14 +178,14 @@ impl fmt::Display for SchemaMismatch {
                 expected.title()
             );
         };
-        write!(f, "holds {}", found.title())?;
+        write!(f, "holds {}", cut(&found.title()))?;
         if found.title() != expected.title() {
             write!(f, ", expected {}", expected.title())?;
         }
         let differences = found.differences(&expected);
         for (index, difference) in differences.iter().take(MAX_DIFFERENCES).enumerate() {
             let separator = if index == 0 { ": " } else { "; " };
-            write!(f, "{separator}{difference}")?;
+            write!(f, "{separator}{}", cut(difference))?;
         }
         match differences.len() {
             0 if *found == expected => {
@@ -194,6 +197,15 @@ impl fmt::Display for SchemaMismatch {
             _ => Ok(()),
         }
     }
+}
+
+/// As much of a text as belongs in a message; an object can hold names of any length.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.chars().nth(MAX_PART).is_none() {
+        return text.into();
+    }
+    let start: String = text.chars().take(MAX_PART).collect();
+    format!("{start}…").into()
 }
 
 /// What is wrong with an object that claims to be typed.

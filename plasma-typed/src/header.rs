@@ -88,6 +88,7 @@ fn part<const N: usize>(header: &[u8; LEN], at: usize) -> [u8; N] {
 }
 
 /// Metadata for an object of type `T`; `None` if there is more of the user's than the format holds.
+#[inline]
 pub(crate) fn encode<T: ?Sized + PlasmaObject>(
     tail_len: u64,
     user_meta: &[u8],

@@ -109,7 +109,8 @@ pub unsafe trait PlasmaObject: 'static {
 #[diagnostic::on_unimplemented(
     message = "memory full of zeros is no valid `{Self}`, so it cannot be created zeroed",
     label = "0 is not a value of it",
-    note = "`put` stores a value that is there; `create_uninit` hands out memory to be written first; or give the enum a variant of value 0"
+    note = "`put` stores a value that is there; `create_uninit` hands out memory to be written first; or give the enum a variant of value 0",
+    note = "a `Vec<T>` is no object, its slice is: `create_with_len::<[T]>(id, len)`; nor is a `String`, but a `str`"
 )]
 pub unsafe trait ZeroValid: PlasmaObject {}
 

@@ -301,7 +301,7 @@ fn no_variant(schema: &Schema, number: Option<i128>) -> InvalidBytes {
 /// Does not evaluate for a type with a destructor. The message is about the type, at the caller. It
 /// takes the schema so as to say nothing if a field is no object, as that may be the reason.
 #[track_caller]
-pub const fn assert_no_drop<T: ?Sized + PlasmaObject>(_schema: &Schema) {
+pub const fn assert_no_drop<T: ?Sized>(_schema: &Schema) {
     assert!(
         !std::mem::needs_drop::<T>(),
         "a stored value is never dropped, so its destructor would never run: leave `Drop` out"
@@ -318,17 +318,31 @@ pub const fn assert_no_padding(end: usize, next: usize) {
     }
 }
 
-/// `T: Copy`, with the mend in the message.
+/// Where padding may be: the end of each field, and what comes next.
+pub type Gaps = &'static [(usize, usize)];
+
+/// The same for one of many; there may be none.
+#[track_caller]
+pub const fn assert_no_padding_in(gaps: Gaps, index: usize) {
+    if let Some((_, [(end, next), ..])) = gaps.split_at_checked(index) {
+        assert_no_padding(*end, *next);
+    }
+}
+
+/// `T: Copy`, with the mend in the message; nothing is asked of a type that is not `SIZED`, as that
+/// has a message of its own.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has a fixed size, so as an object it has to be `Copy`: add `#[derive(Clone, Copy)]`",
     label = "not `Copy`"
 )]
-pub trait IsCopy {
+pub trait IsCopy<const SIZED: bool> {
     /// Does not compile for a type that is not.
     const YES: () = ();
 }
 #[diagnostic::do_not_recommend]
-impl<T: Copy> IsCopy for T {}
+impl<T: Copy> IsCopy<true> for T {}
+#[diagnostic::do_not_recommend]
+impl<T: ?Sized> IsCopy<false> for T {}
 
 /// `T: Sized`, with the mend in the message.
 #[diagnostic::on_unimplemented(
@@ -342,6 +356,29 @@ pub trait IsSized {
 }
 #[diagnostic::do_not_recommend]
 impl<T> IsSized for T {}
+
+/// `T: Sized`, as a bound that the compiler does not look at before somebody relies on it, so that
+/// an impl can take it for granted, and [`IsSized`] alone say where it is not so.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no fixed size",
+    label = "holds one that ends with a slice or a `str`",
+    note = "an object ends with a `[T]` or a `str` that is written so in the struct itself, not as another struct that ends with one or under the name of an alias"
+)]
+pub trait SizedField<'a>: Sized {}
+#[diagnostic::do_not_recommend]
+impl<T> SizedField<'_> for T {}
+
+/// What is to be checked of a struct whose last field turns out to have no fixed size: nothing. The
+/// constants of the struct's own go before these where it has one.
+pub trait NotSized {
+    /// Whether the last field has a fixed size.
+    const IS_SIZED: bool = false;
+    /// The struct's schema.
+    const SCHEMA: &'static Schema = NO_SCHEMA;
+    /// Where padding may be.
+    const GAPS: Gaps = &[];
+}
+impl<T> NotSized for T {}
 
 /// What a type with mistakes has for a schema.
 pub const NO_SCHEMA: &Schema = &Schema::new(

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::{Schema, Shape};
 
@@ -12,7 +11,7 @@ use super::{Schema, Shape};
 const MAX_LEN: usize = 1 << 20;
 
 /// A schema, this program's or another's, as its JSON form has it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     endian: String,
     size: u64,
@@ -20,8 +19,7 @@ pub(crate) struct Stored {
     r#type: Type,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Type {
     /// A scalar, or `str`.
     Plain(String),
@@ -46,14 +44,14 @@ enum Type {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Field {
     name: String,
     offset: u64,
     r#type: Type,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Variant {
     name: String,
     value: Number,
@@ -63,10 +61,14 @@ impl Stored {
     /// Reads a schema that came with an object; `None` if it is none, or too long to be looked at.
     pub(crate) fn parse(json: &[u8]) -> Option<Self> {
         let json = (json.len() <= MAX_LEN).then_some(json)?;
-        let mut stored: Self = serde_json::from_slice(json).ok()?;
-        stored.endian = printable(&stored.endian);
-        stored.r#type.make_printable();
-        Some(stored)
+        // Nested 128 deep at most: that is where the parser stops.
+        let json: Value = serde_json::from_slice(json).ok()?;
+        Some(Self {
+            endian: text(json.get("endian")?)?,
+            size: json.get("size")?.as_u64()?,
+            align: json.get("align")?.as_u64()?,
+            r#type: Type::read(json.get("type")?)?,
+        })
     }
 
     /// The type in a few words: `` `market.Tick` v1 `` or `` `[f64]` ``.
@@ -280,41 +282,61 @@ impl From<&super::Variant> for Variant {
 }
 
 /// A peer's text as it can be shown on a terminal, whatever it holds.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+fn text(json: &Value) -> Option<String> {
+    let shown = json.as_str()?.replace(is_a_command, "\u{fffd}");
+    Some(shown)
+}
+
+/// Whether a terminal takes the character for something to be done, such as a new line, or for
+/// another direction of what stands around it.
+fn is_a_command(character: char) -> bool {
+    let turns = [
+        '\u{61c}', '\u{200e}', '\u{200f}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
+    ];
+    character.is_control()
+        || turns.contains(&character)
+        || ('\u{2028}'..='\u{202e}').contains(&character)
+}
+
+fn number32(json: &Value) -> Option<u32> {
+    json.as_u64()?.try_into().ok()
+}
+
+fn list<T>(json: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    json.as_array()?.iter().map(read).collect()
 }
 
 impl Type {
-    /// Makes the names in it printable.
-    fn make_printable(&mut self) {
-        match self {
-            Self::Plain(name) => *name = printable(name),
-            Self::Array { array: inner, .. } | Self::Slice { slice: inner } => {
-                inner.make_printable();
-            }
-            Self::Struct {
-                r#struct: name,
-                fields,
-                ..
-            } => {
-                *name = printable(name);
-                for field in fields {
-                    field.name = printable(&field.name);
-                    field.r#type.make_printable();
-                }
-            }
-            Self::Enum {
-                r#enum: name,
-                repr,
-                variants,
-                ..
-            } => {
-                *name = printable(name);
-                *repr = printable(repr);
-                for variant in variants {
-                    variant.name = printable(&variant.name);
-                }
-            }
+    /// Reads a type that came with an object, each part of it once.
+    fn read(json: &Value) -> Option<Self> {
+        let parts = match json {
+            Value::String(_) => return Some(Self::Plain(text(json)?)),
+            Value::Object(parts) => parts,
+            _ => return None,
+        };
+        if let Some(element) = parts.get("array") {
+            Some(Self::Array {
+                array: Box::new(Self::read(element)?),
+                len: json.get("len")?.as_u64()?,
+            })
+        } else if let Some(element) = parts.get("slice") {
+            Some(Self::Slice {
+                slice: Box::new(Self::read(element)?),
+            })
+        } else if let Some(name) = parts.get("struct") {
+            Some(Self::Struct {
+                r#struct: text(name)?,
+                version: number32(json.get("version")?)?,
+                size: json.get("size")?.as_u64()?,
+                fields: list(json.get("fields")?, Field::read)?,
+            })
+        } else {
+            Some(Self::Enum {
+                r#enum: text(parts.get("enum")?)?,
+                version: number32(json.get("version")?)?,
+                repr: text(json.get("repr")?)?,
+                variants: list(json.get("variants")?, Variant::read)?,
+            })
         }
     }
 
@@ -336,6 +358,25 @@ impl Type {
             }
             Self::Array { .. } | Self::Enum { .. } => false,
         }
+    }
+}
+
+impl Field {
+    fn read(json: &Value) -> Option<Self> {
+        Some(Self {
+            name: text(json.get("name")?)?,
+            offset: json.get("offset")?.as_u64()?,
+            r#type: Type::read(json.get("type")?)?,
+        })
+    }
+}
+
+impl Variant {
+    fn read(json: &Value) -> Option<Self> {
+        Some(Self {
+            name: text(json.get("name")?)?,
+            value: json.get("value")?.as_number()?.clone(),
+        })
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use plasma_store::StoreHandle;
 use plasma_typed::{Corruption, GetError, ObjectId, PlasmaObject, Sealed, TypedClient};
 use proptest::prelude::*;
+use tests::{in_another_process, role, within};
 
 use super::{Image, Side, TICK, Tick, start};
 
@@ -300,12 +303,7 @@ fn invalid_values_are_found_wherever_they_are() {
 fn a_forged_schema_is_only_read_for_the_message() {
     let (_store, client) = start(1 << 24);
     let forged = |schema: &[u8]| {
-        let mut meta = b"PLT1\x01\0\0\0".to_vec();
-        meta.extend([0xee; 16]);
-        meta.extend(0_u64.to_le_bytes());
-        meta.extend((schema.len() as u32).to_le_bytes());
-        meta.extend(0_u32.to_le_bytes());
-        meta.extend(schema);
+        let meta = with_schema(schema);
         let error = get_forged::<Tick>(&client, &[0; 24], &meta).expect_err("it is forged");
         assert!(matches!(error, GetError::SchemaMismatch { .. }));
         error.to_string()
@@ -346,6 +344,62 @@ fn a_forged_schema_is_only_read_for_the_message() {
         "{message}"
     );
     assert!(!message.contains(char::is_control), "{message}");
+    let turned = r#"{"endian":"little","size":24,"align":8,"type":{"enum":"a\u202e\u2066\u2028b","version":1,"repr":"u8","variants":[]}}"#;
+    let message = forged(turned.as_bytes());
+    assert!(
+        message.contains("`a\u{fffd}\u{fffd}\u{fffd}b`"),
+        "{message:?}"
+    );
+}
+
+/// Metadata of no type that this program has, with such a schema.
+fn with_schema(schema: &[u8]) -> Vec<u8> {
+    let mut meta = b"PLT1\x01\0\0\0".to_vec();
+    meta.extend([0xee; 16]);
+    meta.extend(0_u64.to_le_bytes());
+    meta.extend((schema.len() as u32).to_le_bytes());
+    meta.extend(0_u32.to_le_bytes());
+    meta.extend(schema);
+    meta
+}
+
+#[test]
+fn a_forged_schema_takes_little_memory_and_a_short_message() {
+    const NAME: &str = "forged::a_forged_schema_takes_little_memory_and_a_short_message";
+    let Some((_, socket)) = role() else {
+        let (store, _client) = start(1 << 26);
+        let mut reader = in_another_process(NAME, "reader", store.socket());
+        within(Duration::from_secs(60), move || {
+            assert!(reader.wait().unwrap().success());
+        });
+        return;
+    };
+    // All of what is nested holds the same long list, as somebody would have it who wants each
+    // level to be copied.
+    let client = TypedClient::connect(socket).unwrap();
+    let list = ["0"; 400_000].join(",");
+    let nested = format!(
+        r#"{{"endian":"little","size":24,"align":8,"type":{}[{list}]{}}}"#,
+        r#"{"slice":"#.repeat(100),
+        "}".repeat(100),
+    );
+    let long = "x".repeat(900_000);
+    let name = format!(
+        r#"{{"endian":"little","size":24,"align":8,"type":{{"struct":"{long}","version":1,"size":24,"fields":[]}}}}"#
+    );
+    let fields = format!(
+        r#"{{"endian":"little","size":24,"align":8,"type":{{"struct":"market.Tick","version":1,"size":24,"fields":[{{"name":"{long}","offset":0,"type":"u8"}}]}}}}"#
+    );
+    // Memory of its own, the store's apart: a program that runs out of it ends.
+    let has = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = has.split_whitespace().nth(5).unwrap().parse().unwrap();
+    let limit = 4096 * pages + (200 << 20);
+    setrlimit(Resource::RLIMIT_DATA, limit, limit).unwrap();
+    for schema in [nested, name, fields] {
+        let got = get_forged::<Tick>(&client, &[0; 24], &with_schema(schema.as_bytes()));
+        let message = got.unwrap_err().to_string();
+        assert!(message.len() < 5_000, "{} bytes", message.len());
+    }
 }
 
 /// One store for all cases.

@@ -544,3 +544,21 @@ fn types_that_differ_in_name_or_version_are_different() {
     ));
     assert_ne!(Tick::SCHEMA.fingerprint(), Tick2::SCHEMA.fingerprint());
 }
+
+/// What the compiler refuses of it is in `ui/typestate`.
+#[test]
+fn handles_go_to_other_threads() {
+    fn sent<T: Send + 'static>() {}
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<TypedClient>();
+    shared::<Sealed<Tick>>();
+    shared::<Sealed<[f64]>>();
+    shared::<SealedRef<str>>();
+    sent::<Create<Image>>();
+    sent::<Create<[Tick], Uninit>>();
+    // A key holds nothing of the type.
+    shared::<Key<std::cell::Cell<u8>>>();
+    shared::<GetError>();
+    shared::<CreateError>();
+    sent::<plasma_typed::SealError<Tick>>();
+}
