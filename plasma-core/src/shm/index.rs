@@ -2,11 +2,12 @@
 //!
 //! # Format
 //! A header, then entries of one cache line each. An entry is an object's uid, its id and its place.
-//! An object is found by a keyed hash of its id: that is its *home*, and it is in the first of the
-//! [`WINDOW`] entries from there on that was free when it was listed. An entry that never held
-//! anything ends the search: the object is not there. Where no entry of the window is free it is
-//! listed nowhere, and counted in the header: readers then ask the store for whatever they do not
-//! find. So what the index says is never wrong; it may only be incomplete.
+//! A keyed hash of an object's id names an entry, its *home*; it is in the first of the [`WINDOW`]
+//! entries from there on that was free when it was listed. Each entry says as well how far the
+//! objects reach whose home it is, so a reader looks no further; most are at home. Where no entry of
+//! the window is free an object is listed nowhere, and counted in the header: readers then ask the
+//! store for whatever they do not find. So what the index says is never wrong; it may only be
+//! incomplete.
 //!
 //! # Growth
 //! The table has as many homes as its header says, and grows one home at a time (linear hashing):
@@ -19,6 +20,7 @@
 //! # Order
 //! | store | reader |
 //! |---|---|
+//! | the home's reach, if it is farther | the home's reach (acquire) |
 //! | `stamp` = busy; release fence; fields; `stamp` = uid (release) | `stamp` (acquire); fields; acquire fence; `stamp` again |
 //!
 //! A uid is never given twice, so an entry whose stamp is the same uid before and after held those
@@ -34,9 +36,10 @@ use super::sync::{AtomicU64, Ordering, fence};
 use super::twins::{is_skipped, unless_skipped};
 use crate::ObjectId;
 
-/// Entries that an object may be in, from its home on.
+/// Entries that an object may be in, from its home on. Most need no more than three; but among
+/// millions of objects there are some with a hundred others in their way.
 #[cfg(not(all(plasma_loom, test)))]
-pub const WINDOW: usize = 32;
+pub const WINDOW: usize = 256;
 
 /// The same in models, where each one more takes the checker twice as long.
 #[cfg(all(plasma_loom, test))]
@@ -47,9 +50,6 @@ pub const FIRST_HOMES: usize = 1024;
 
 /// Homes that are added for each object that is listed while the table grows.
 const GROWTH: usize = 8;
-
-/// The stamp of an entry that never held anything.
-const EMPTY: u64 = 0;
 
 /// The stamp of an entry that is being written, or whose object is gone.
 const BUSY: u64 = 4;
@@ -107,8 +107,9 @@ pub struct Entry {
     offset: AtomicU64,
     data_size: AtomicU64,
     metadata_size: AtomicU64,
-    /// What the store knows the object by.
-    slot: AtomicU64,
+    /// What the store knows the object by, in the lower half. In the upper half, how many entries
+    /// farther the farthest of those objects is whose home this entry is.
+    slot_and_reach: AtomicU64,
 }
 
 // SAFETY: atomics of eight bytes, eight of them in 64 bytes.
@@ -229,13 +230,22 @@ impl Entry {
             offset: self.offset.load(Ordering::Relaxed),
             data_size: self.data_size.load(Ordering::Relaxed),
             metadata_size: self.metadata_size.load(Ordering::Relaxed),
-            slot: self.slot.load(Ordering::Relaxed) as u32,
+            slot: self.slot_and_reach.load(Ordering::Relaxed) as u32,
         }
     }
 }
 
 fn uid_of(stamp: u64) -> u64 {
     stamp & !(WANTED | WITHDRAWN)
+}
+
+/// An entry's two halves of a word.
+fn slot_and_reach(slot: u32, reach: u32) -> u64 {
+    u64::from(slot) | u64::from(reach) << 32
+}
+
+fn reach_of(word: u64) -> u32 {
+    (word >> 32) as u32
 }
 
 fn is_listed(stamp: u64) -> bool {
@@ -286,11 +296,24 @@ impl Index {
         home_of(self.hash(id), homes)
     }
 
-    /// The entries that an object may be in, with their numbers.
+    /// All entries that an object may be in, with their numbers.
     fn window(&self, home: u64) -> impl Iterator<Item = (Place, &Entry)> {
+        self.entries_from(home, WINDOW)
+    }
+
+    /// The entries that the objects of a home are in now.
+    fn reach(&self, home: u64) -> impl Iterator<Item = (Place, &Entry)> {
+        let entry = usize::try_from(home)
+            .ok()
+            .and_then(|at| self.entries.get(at));
+        let word = entry.map_or(0, |entry| entry.slot_and_reach.load(Ordering::Acquire));
+        self.entries_from(home, (reach_of(word) as usize + 1).min(WINDOW))
+    }
+
+    fn entries_from(&self, home: u64, count: usize) -> impl Iterator<Item = (Place, &Entry)> {
         let start = usize::try_from(home).unwrap_or(usize::MAX);
         let entries = start
-            .checked_add(WINDOW)
+            .checked_add(count)
             .and_then(|end| self.entries.get(start..end))
             .unwrap_or_default();
         // There are no more entries than the numbers of 32 bits.
@@ -306,13 +329,8 @@ impl Index {
         let (hash, words) = (self.hash(id), words_of(id, 0));
         'look: for _ in 0..MAX_LOOKS {
             let homes = header.homes.load(Ordering::Acquire);
-            let mut missing = Found::Unknown;
-            for (place, entry) in self.window(home_of(hash, homes)) {
+            for (place, entry) in self.reach(home_of(hash, homes)) {
                 let stamp = entry.stamp.load(Ordering::Acquire);
-                if stamp == EMPTY {
-                    missing = Found::Nowhere;
-                    break;
-                }
                 if !is_listed(stamp) {
                     continue;
                 }
@@ -332,7 +350,11 @@ impl Index {
             fence(Ordering::Acquire);
             if header.homes.load(Ordering::Relaxed) == homes || is_skipped!(HomesRecheck) {
                 let complete = header.unlisted.load(Ordering::Acquire) == 0;
-                return if complete { missing } else { Found::Unknown };
+                return if complete {
+                    Found::Nowhere
+                } else {
+                    Found::Unknown
+                };
             }
         }
         Found::Unknown
@@ -354,7 +376,12 @@ impl Index {
     pub fn occupant(&self, place: Place) -> Option<(u64, u32)> {
         let entry = self.entries.get(place.0 as usize)?;
         let stamp = entry.stamp.load(Ordering::Relaxed);
-        is_listed(stamp).then(|| (uid_of(stamp), entry.slot.load(Ordering::Relaxed) as u32))
+        is_listed(stamp).then(|| {
+            (
+                uid_of(stamp),
+                entry.slot_and_reach.load(Ordering::Relaxed) as u32,
+            )
+        })
     }
 }
 
@@ -467,7 +494,7 @@ impl IndexWriter {
             offset: word(),
             data_size: word(),
             metadata_size: word(),
-            slot: word(),
+            slot_and_reach: word(),
         };
         let header = Header {
             magic: word(),
@@ -554,6 +581,7 @@ impl IndexWriter {
         let mut window = self.index.window(home);
         let (place, entry) =
             window.find(|(_, entry)| !is_listed(entry.stamp.load(Ordering::Relaxed)))?;
+        self.reach_to(home, place);
         entry.stamp.store(BUSY, Ordering::Relaxed);
         crash_point!();
         unless_skipped!(PublishFence, fence(Ordering::Release));
@@ -566,18 +594,40 @@ impl IndexWriter {
         entry
             .metadata_size
             .store(listing.metadata_size, Ordering::Relaxed);
-        entry.slot.store(u64::from(listing.slot), Ordering::Relaxed);
+        let reach = reach_of(entry.slot_and_reach.load(Ordering::Relaxed));
+        let word = slot_and_reach(listing.slot, reach);
+        entry.slot_and_reach.store(word, Ordering::Relaxed);
         crash_point!();
         entry.stamp.store(stamp, Ordering::Release);
         crash_point!();
         Some(place)
     }
 
+    /// Has readers of a home look at least as far as this.
+    fn reach_to(&self, home: u64, place: Place) {
+        let distance = u64::from(place.0).saturating_sub(home);
+        self.set_reach(home, |reach| reach.max(distance as u32));
+    }
+
+    fn set_reach(&self, home: u64, new: impl FnOnce(u32) -> u32) {
+        let entry = usize::try_from(home).ok();
+        let entry = entry.and_then(|at| self.index.entries.get(at));
+        if let Some(entry) = entry {
+            let word = entry.slot_and_reach.load(Ordering::Relaxed);
+            let reach = new(reach_of(word));
+            if reach != reach_of(word) {
+                let word = slot_and_reach(word as u32, reach);
+                entry.slot_and_reach.store(word, Ordering::Release);
+                crash_point!();
+            }
+        }
+    }
+
     /// Finds an object's entry.
     fn entry_of(&self, id: &ObjectId, uid: u64) -> Option<(Place, &Entry)> {
         let home = home_of(self.index.hash(id), self.homes);
-        let mut window = self.index.window(home);
-        window.find(|(_, entry)| uid_of(entry.stamp.load(Ordering::Relaxed)) == uid)
+        let mut entries = self.index.reach(home);
+        entries.find(|(_, entry)| uid_of(entry.stamp.load(Ordering::Relaxed)) == uid)
     }
 
     /// Begins to find out whether anybody holds an object. From here on nobody else gets it by
@@ -605,7 +655,8 @@ impl IndexWriter {
     pub fn unpublish(&mut self, id: &ObjectId, uid: u64) {
         match self.entry_of(id, uid).map(|(place, _)| place) {
             Some(place) => {
-                self.give_up(place);
+                let home = home_of(self.index.hash(id), self.homes);
+                self.give_up(home, place);
                 self.listed -= 1;
             }
             // All that are published are listed or counted.
@@ -613,30 +664,26 @@ impl IndexWriter {
         }
     }
 
-    /// Empties an entry, and forgets that it and those before it held something where nobody needs
-    /// to look past them.
-    fn give_up(&self, place: Place) {
-        let at = place.0 as usize;
-        let entries = &self.index.entries;
-        if let Some(entry) = entries.get(at) {
+    /// Empties an entry of an object with this home.
+    fn give_up(&self, home: u64, place: Place) {
+        if let Some(entry) = self.index.entries.get(place.0 as usize) {
             entry.stamp.store(BUSY, Ordering::Release);
             crash_point!();
         }
-        // The entries from the last home's window on are never written.
-        let next = entries
-            .get(at + 1)
-            .map(|entry| entry.stamp.load(Ordering::Relaxed));
-        if next.is_some_and(|stamp| stamp != EMPTY) {
+        let farthest = self.index.reach(home).last();
+        if farthest.is_none_or(|(farthest, _)| farthest != place) {
             return;
         }
-        let before = entries.get(..=at).unwrap_or_default();
-        for entry in before.iter().rev() {
-            if entry.stamp.load(Ordering::Relaxed) != BUSY {
-                break;
+        // Nobody need look that far any more.
+        let left = self.index.reach(home).filter(|(_, entry)| {
+            let stamp = entry.stamp.load(Ordering::Relaxed);
+            is_listed(stamp) && {
+                let words = entry.id.each_ref().map(|word| word.load(Ordering::Relaxed));
+                home_of(self.index.hash(&id_of(words).0), self.homes) == home
             }
-            entry.stamp.store(EMPTY, Ordering::Release);
-            crash_point!();
-        }
+        });
+        let reach = left.last().map_or(0, |(last, _)| u64::from(last.0) - home);
+        self.set_reach(home, |_| reach as u32);
     }
 
     /// Adds homes where the table has become too full for its size, a few at a time.
@@ -668,9 +715,8 @@ impl IndexWriter {
         let old_home = home_of(self.homes, self.homes);
         let moving: Vec<_> = self
             .index
-            .window(old_home)
+            .reach(old_home)
             .map(|(place, entry)| (place, entry, entry.stamp.load(Ordering::Relaxed)))
-            .take_while(|(_, _, stamp)| *stamp != EMPTY)
             .filter(|(_, _, stamp)| is_listed(*stamp))
             .filter_map(|(place, entry, stamp)| {
                 let words = entry.id.each_ref().map(|word| word.load(Ordering::Relaxed));
@@ -698,7 +744,7 @@ impl IndexWriter {
             crash_point!();
         }
         for (place, ..) in moving {
-            self.give_up(place);
+            self.give_up(old_home, place);
         }
         true
     }
@@ -720,5 +766,117 @@ impl IndexWriter {
         }
         self.backed = wanted;
         true
+    }
+}
+
+#[cfg(all(test, not(plasma_loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    fn listing(number: u64) -> Listing {
+        Listing {
+            uid: FIRST_UID + number * UID_STEP,
+            id: ObjectId::from_name(&number.to_string()),
+            segment: 1,
+            offset: number * 64,
+            data_size: number,
+            metadata_size: 1,
+            slot: number as u32,
+        }
+    }
+
+    fn found(index: &Index, id: &ObjectId) -> Option<Listing> {
+        match index.find(id) {
+            Found::Here(_, listing) => Some(listing),
+            Found::Nowhere => None,
+            Found::Unknown => panic!("the store would have to be asked for {id}"),
+        }
+    }
+
+    /// What was deleted leaves gaps behind that readers look past. However long that goes on, they
+    /// need not ask the store, and find what is there and nothing else.
+    #[test]
+    fn objects_that_come_and_go_leave_the_index_whole() {
+        let mut writer = IndexWriter::create(1 << 17, 7).unwrap();
+        let index = writer.index().clone();
+        let mut live = VecDeque::new();
+        for number in 0..400_000 {
+            let new = listing(number);
+            assert!(writer.publish(&new).is_some());
+            live.push_back(new);
+            if live.len() > 30_000 {
+                // Not always the oldest.
+                let at = if number % 3 == 0 {
+                    number as usize % 1000
+                } else {
+                    0
+                };
+                let old = live.remove(at).unwrap();
+                writer.withdraw(&old.id, old.uid);
+                assert_eq!(index.find(&old.id), Found::Unknown);
+                writer.unpublish(&old.id, old.uid);
+                assert_eq!(found(&index, &old.id), None);
+            }
+            if number % 20_000 == 0 {
+                for listing in &live {
+                    assert_eq!(found(&index, &listing.id).as_ref(), Some(listing));
+                }
+                for absent in 0..10_000 {
+                    assert_eq!(found(&index, &listing(1 << 40 | absent).id), None);
+                }
+            }
+        }
+        // A quarter to half of the homes are in use, as the documentation of the store says.
+        let homes = writer.homes;
+        assert!((2..=4).contains(&(homes / live.len() as u64)), "{homes}");
+    }
+
+    /// With no room for more, what finds none is asked for; nobody is told that it is not there.
+    #[test]
+    fn what_finds_no_place_is_not_denied() {
+        let mut writer = IndexWriter::create(FIRST_HOMES, 7).unwrap();
+        let index = writer.index().clone();
+        let count = (FIRST_HOMES + WINDOW) as u64 + 100;
+        let listed: Vec<_> = (0..count)
+            .filter(|number| writer.publish(&listing(*number)).is_some())
+            .collect();
+        assert!(listed.len() < count as usize);
+        for number in 0..count {
+            let id = listing(number).id;
+            let expected = listed.contains(&number);
+            let here = matches!(index.find(&id), Found::Here(..));
+            assert_eq!(here, expected, "{number}");
+            assert!(here || index.find(&id) == Found::Unknown);
+        }
+        // Also where gaps have come up meanwhile.
+        for number in listed.iter().step_by(2) {
+            let gone = listing(*number);
+            writer.unpublish(&gone.id, gone.uid);
+            assert_eq!(index.find(&gone.id), Found::Unknown);
+        }
+        for number in (0..count).filter(|number| !listed.contains(number)) {
+            let gone = listing(number);
+            writer.unpublish(&gone.id, gone.uid);
+        }
+        assert_eq!(found(&index, &listing(listed[0]).id), None);
+    }
+
+    #[test]
+    fn a_home_more_takes_over_from_one_home() {
+        for homes in 1..200 {
+            let mut moved_from = Vec::new();
+            for hash in 0..10_000_u64 {
+                let (before, after) = (home_of(hash, homes), home_of(hash, homes + 1));
+                assert!(before < homes && after <= homes);
+                if before != after {
+                    assert_eq!(after, homes);
+                    moved_from.push(before);
+                }
+            }
+            moved_from.dedup();
+            assert_eq!(moved_from, [home_of(homes, homes)]);
+        }
     }
 }
