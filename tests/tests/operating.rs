@@ -408,7 +408,17 @@ fn every_limit_is_explained_by_help() {
     let output = Command::new(server_program()).arg("--help").output();
     let help = String::from_utf8(output.expect("the program starts").stdout).expect("text");
     let readme = include_str!("../../README.md");
-    let others = ["--allow-uid", "--metrics", "--log", "--mode", "--group"];
+    let others = [
+        "--allow-uid",
+        "--metrics",
+        "--log",
+        "--mode",
+        "--group",
+        "--max-pins",
+        "--ring-requests",
+        "--ring-bytes",
+        "--poll-time",
+    ];
     for option in LIMITS.iter().chain(&others) {
         assert!(help.contains(&format!("\n  {option} ")), "{option}");
         assert!(readme.contains(&format!("`{option} ")), "{option}");

@@ -75,13 +75,13 @@ Limits, and what comes of those who go beyond them (the log says who did, and wh
 
 What clients of this project share with the store beside the socket; Arrow's never do:
   --no-shared-memory        nothing: everything goes through the socket
-  --max-pins N              objects that a client can hold without asking; 8192 unless told, and what
-                            it holds beyond that goes through the socket
-  --ring-requests N         small requests a client can have under way in memory; 256 unless told, and
-                            0 has them go through the socket
-  --ring-bytes N            bytes of content it can have under way there; 262144 unless told
-  --poll-time MICROS        how long to look for more of them before the store sleeps; 50 unless told,
-                            or 0 where there is one processor
+  --max-pins N              objects that a client can hold without asking, 8192 unless told; what it
+                            holds beyond that goes through the socket
+  --ring-requests N         small requests a client can have under way in memory, 256 unless told; 0
+                            has them go through the socket
+  --ring-bytes N            bytes of content it can have under way there, 262144 unless told
+  --poll-time MICROS        how long to look for more of them before the store sleeps; 50 unless
+                            told, or 0 where there is one processor
 
 Options take one dash or two, and their value behind a space or an equals sign.
 SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; without --log the

@@ -14,6 +14,8 @@
 //! - What a client that leaves lets go of, Arrow's store takes in the order of a hash. So everything
 //!   is refreshed then, which puts it in a known order.
 //! - Clients with a quota are told of in the order of a hash.
+//! - What clients read and refresh through shared memory, our store learns of when it next looks, so
+//!   the order of eviction is only close to Arrow's; these go through the socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,7 +90,7 @@ struct View {
 impl Side {
     fn start(kind: StoreKind) -> Self {
         let store = StoreProcess::start_program(&kind.program(), CAPACITY, &[]);
-        let mut watcher = Ours::connect(store.socket());
+        let mut watcher = Ours::connect_by_socket(store.socket());
         let marker = id("the first marker");
         watcher.create_and_seal(marker, b"", b"").unwrap();
         watcher.subscribe();
@@ -100,7 +102,7 @@ impl Side {
         assert_eq!(gone, [Event::Deleted(marker)]);
         Self {
             clients: (0..CLIENTS)
-                .map(|_| Ours::connect(store.socket()))
+                .map(|_| Ours::connect_by_socket(store.socket()))
                 .collect(),
             store,
             watcher,
@@ -133,7 +135,7 @@ impl Side {
             Op::Quota(bytes) => Told::Outcome(client.set_options(&format!("client {who}"), *bytes)),
             Op::Leave => {
                 let open = self.open_descriptors();
-                let new = Ours::connect(self.store.socket());
+                let new = Ours::connect_by_socket(self.store.socket());
                 self.clients[who] = new;
                 // The store has closed one connection, and done what follows from it.
                 eventually("the client is gone", || self.open_descriptors() == open);

@@ -118,10 +118,20 @@ pub struct Ours {
 
 impl Ours {
     pub fn connect(socket: &Path) -> Self {
+        Self::connect_with(socket, true)
+    }
+
+    /// One that asks for everything through the socket.
+    pub fn connect_by_socket(socket: &Path) -> Self {
+        Self::connect_with(socket, false)
+    }
+
+    fn connect_with(socket: &Path, shared_memory: bool) -> Self {
         let builder = PlasmaClient::builder();
         let client = builder
             .retries(0)
             .digest(DigestPolicy::Xxh64)
+            .shared_memory(shared_memory)
             .connect(socket);
         Self {
             client: client.expect("the store accepts a client"),
