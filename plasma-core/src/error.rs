@@ -39,8 +39,12 @@ pub enum PlasmaError {
         max_len: usize,
     },
     /// The store is gone, or has closed this connection. Objects already held stay readable;
-    /// a new client is needed for anything else.
-    #[error("the connection to the Plasma store is lost: connect again with a new client")]
+    /// a new connection is needed for anything else, and for anything that was under way. A client
+    /// made with [`reconnect`](crate::ClientBuilder::reconnect) makes one at its next call.
+    #[error(
+        "the connection to the Plasma store is lost: connect again (a client made with \
+         `reconnect(true)` does so at its next call)"
+    )]
     Disconnected,
     /// An object with this id is there already, sealed or still being written.
     #[error("an object with this id exists already, sealed or still being written")]

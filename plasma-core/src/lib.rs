@@ -51,6 +51,7 @@ mod notify;
 mod object;
 pub mod protocol;
 mod segment;
+mod session;
 pub mod spin;
 pub mod transport;
 

@@ -5,15 +5,15 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use crate::PlasmaError;
 use crate::connection::Connection;
 use crate::protocol::message::{Notification, decode_notification};
+use crate::session::Session;
 use crate::transport::{copy_aligned, wait_ready};
-use crate::{PlasmaClient, PlasmaError};
 
 /// Longest notification this client reads, in bytes: what a flatbuffer can hold.
 const MAX_NOTIFICATION_LEN: usize = i32::MAX as usize;
@@ -21,7 +21,7 @@ const MAX_NOTIFICATION_LEN: usize = i32::MAX as usize;
 const LENGTH_BYTES: usize = 8;
 
 /// A stream of what is sealed, deleted and evicted in a store; from
-/// [`PlasmaClient::subscribe`].
+/// [`PlasmaClient::subscribe`](crate::PlasmaClient::subscribe).
 ///
 /// It begins with every object that is sealed already. As an iterator it waits for each
 /// notification and ends, after an error, when the connection is lost.
@@ -48,11 +48,11 @@ pub struct Notifications {
     ready: VecDeque<Notification>,
     ended: bool,
     /// The subscription lasts as long as the connection that made it.
-    _connection: Arc<Connection>,
+    _connection: Connection,
 }
 
 impl Notifications {
-    pub(crate) fn new(client: &PlasmaClient) -> Result<Self, PlasmaError> {
+    pub(crate) fn new(session: &Session) -> Result<Self, PlasmaError> {
         let io = |source| PlasmaError::Io {
             action: "cannot make a socket for notifications",
             source,
@@ -60,7 +60,7 @@ impl Notifications {
         let (stream, stores_end) = UnixStream::pair().map_err(io)?;
         stream.set_nonblocking(true).map_err(io)?;
         // A connection of its own: a connection has one subscription.
-        let connection = client.connect_again()?;
+        let connection = session.open()?;
         connection.subscribe(stores_end.into())?;
         Ok(Self {
             stream,

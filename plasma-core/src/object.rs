@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::client::Shared;
 use crate::protocol::message::{Digest, Reply, Request};
 use crate::segment::Span;
+use crate::session::Session;
 use crate::{ObjectId, PlasmaError, digest};
 
 /// One object in the store's memory: being written by the client that created it, or sealed and
@@ -31,7 +31,7 @@ pub struct ObjectBuffer {
     id: ObjectId,
     span: Span,
     state: State,
-    client: Arc<Shared>,
+    session: Arc<Session>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +45,20 @@ enum State {
 }
 
 impl ObjectBuffer {
-    pub(crate) fn writing(client: &Arc<Shared>, id: ObjectId, span: Span) -> Self {
-        Self::new(client, id, span, State::Writing)
+    pub(crate) fn writing(session: &Arc<Session>, id: ObjectId, span: Span) -> Self {
+        Self::new(session, id, span, State::Writing)
     }
 
-    pub(crate) fn sealed(client: &Arc<Shared>, id: ObjectId, span: Span) -> Self {
-        Self::new(client, id, span, State::Sealed)
+    pub(crate) fn sealed(session: &Arc<Session>, id: ObjectId, span: Span) -> Self {
+        Self::new(session, id, span, State::Sealed)
     }
 
-    fn new(client: &Arc<Shared>, id: ObjectId, span: Span, state: State) -> Self {
+    fn new(session: &Arc<Session>, id: ObjectId, span: Span, state: State) -> Self {
         Self {
             id,
             span,
             state,
-            client: Arc::clone(client),
+            session: Arc::clone(session),
         }
     }
 
@@ -114,8 +114,8 @@ impl ObjectBuffer {
     pub fn share(&self) -> Self {
         let span = self.span.share();
         let span = span.expect("only a sealed object can be shared");
-        self.client.connection.retain(self.id);
-        Self::sealed(&self.client, self.id, span)
+        self.session.connection.retain(self.id);
+        Self::sealed(&self.session, self.id, span)
     }
 
     /// Makes the object immutable, and visible to every client.
@@ -143,18 +143,18 @@ impl ObjectBuffer {
     }
 
     fn ask_to_seal(&self) -> Result<(), PlasmaError> {
-        let digest = self.client.digest.apply(self.data(), self.meta());
+        let digest = self.session.digest.apply(self.data(), self.meta());
         let request = Request::Seal {
             id: self.id,
             digest,
         };
-        match self.client.connection.call(&request)? {
+        match self.session.connection.call(&request)? {
             Reply::Seal { id, result } if id == self.id => {
-                result.map_err(|code| self.client.refusal(code, self.size() as u64))
+                result.map_err(|code| self.session.refusal(code, self.size() as u64))
             }
             _ => {
                 let error = PlasmaError::protocol("another reply than this seal's");
-                Err(self.client.connection.give_up(error))
+                Err(self.session.connection.give_up(error))
             }
         }
     }
@@ -167,7 +167,7 @@ impl ObjectBuffer {
         match self.state {
             State::Writing | State::Aborted => {
                 self.state = State::Aborted;
-                self.client.connection.abort(self.id)
+                self.session.connection.abort(self.id)
             }
             // The store cannot be told.
             State::Disowned => Err(PlasmaError::Disconnected),
@@ -179,9 +179,9 @@ impl ObjectBuffer {
 impl Drop for ObjectBuffer {
     fn drop(&mut self) {
         match self.state {
-            State::Writing => self.client.connection.abandon(self.id),
-            State::Sealed => self.client.connection.release(self.id),
-            State::Disowned => self.client.connection.disown(self.id),
+            State::Writing => self.session.connection.abandon(self.id),
+            State::Sealed => self.session.connection.release(self.id),
+            State::Disowned => self.session.connection.disown(self.id),
             State::Aborted => {}
         }
     }

@@ -78,7 +78,8 @@ impl From<PlasmaClient> for TypedClient {
 
 impl TypedClient {
     /// Connects to the store that listens at `socket`, waiting up to 5 s for one to be there. For
-    /// anything else there is [`PlasmaClient::builder`]: `TypedClient::from(untyped_client)`.
+    /// anything else (a name, a quota, going on with the next store) there is
+    /// [`PlasmaClient::builder`]: `TypedClient::from(untyped_client)`.
     ///
     /// # Errors
     /// No store is there, or the path is too long.

@@ -184,6 +184,16 @@ impl StoreProcess {
         descriptors.expect("the store's descriptors").count()
     }
 
+    /// How many of its descriptors are sockets.
+    pub fn sockets(&self) -> usize {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let descriptors = descriptors.expect("the store's descriptors").flatten();
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     /// Bytes of memory that are behind the arena, as the kernel counts them.
     pub fn arena_bytes(&self) -> u64 {
         let descriptors = format!("/proc/{}/fd", self.pid());

@@ -1,0 +1,315 @@
+//! A client's time with one store, and how it gets to the next.
+//!
+//! What a client holds belongs to the session it was got in: a buffer keeps its session, so that
+//! what it gives back goes to the store it came from, or to nobody, and never to the next store.
+
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::client::ClientBuilder;
+use crate::connection::{Connection, Located};
+use crate::protocol::message::{ErrorCode, Outcome, Reply, Request};
+use crate::segment::{Access, Span};
+use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError};
+
+/// Longest path of a Unix socket, in bytes: `sun_path` less its final zero.
+const MAX_SOCKET_PATH_LEN: usize = 107;
+
+/// A store that accepts a connection answers within this, or it is not a store.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections kept for the next get that has to wait.
+const IDLE_WAITERS: usize = 4;
+
+/// What clones of a client share.
+pub(crate) struct Shared {
+    /// The session that calls are made in.
+    session: ArcSwap<Session>,
+    reconnect: bool,
+    /// How to begin the next session. Held by whoever does.
+    renewal: Mutex<ClientBuilder>,
+}
+
+/// A connection to one store, from when it was accepted to when the last buffer of it is gone.
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) digest: DigestPolicy,
+    path: PathBuf,
+    capacity: u64,
+    /// Idle connections for gets that wait: a wait may last for ever, so it has one to itself.
+    waiters: Mutex<Vec<Connection>>,
+}
+
+impl Shared {
+    /// Begins the first session.
+    pub(crate) fn connect(builder: ClientBuilder, path: &Path) -> Result<Self, PlasmaError> {
+        let first = retrying(
+            builder.retries,
+            builder.retry_interval,
+            || match Session::begin(&builder, path) {
+                Err(error @ PlasmaError::Connect { .. }) => Err(Trouble::MayPass(error)),
+                other => other.map_err(Trouble::Stays),
+            },
+        )?;
+        Ok(Self {
+            session: ArcSwap::from_pointee(first),
+            reconnect: builder.reconnect,
+            renewal: Mutex::new(builder),
+        })
+    }
+
+    /// Makes a call that does no more if it is made twice.
+    pub(crate) fn repeatable<T>(
+        &self,
+        call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
+    ) -> Result<T, PlasmaError> {
+        match call(&self.session.load()) {
+            Err(PlasmaError::Disconnected) if self.reconnect => call(&self.renewed()?),
+            result => result,
+        }
+    }
+
+    /// Makes a call that may have been carried out where it fails: it is made in a new session only
+    /// if the present one is known to have ended before.
+    pub(crate) fn once<T>(
+        &self,
+        call: impl FnOnce(&Arc<Session>) -> Result<T, PlasmaError>,
+    ) -> Result<T, PlasmaError> {
+        let session = self.session.load();
+        if self.reconnect && session.connection.has_ended() {
+            return call(&self.renewed()?);
+        }
+        call(&session)
+    }
+
+    /// A session that has not ended.
+    fn renewed(&self) -> Result<Arc<Session>, PlasmaError> {
+        let start = Instant::now();
+        let builder = lock(&self.renewal);
+        let last = self.session.load_full();
+        if !last.connection.has_ended() {
+            // Another thread has begun it.
+            return Ok(last);
+        }
+        // Where another thread has tried in vain meanwhile, those were this one's attempts too.
+        let interval = builder.retry_interval.as_nanos().max(1);
+        let made = start.elapsed().as_nanos() / interval;
+        let made = u32::try_from(made).unwrap_or(u32::MAX);
+        let retries = builder.retries.saturating_sub(made);
+        let next = retrying(retries, builder.retry_interval, || {
+            match Session::begin(&builder, &last.path) {
+                // A store that is on its way out may still have accepted.
+                Err(error @ (PlasmaError::Connect { .. } | PlasmaError::Disconnected)) => {
+                    Err(Trouble::MayPass(error))
+                }
+                other => other.map_err(Trouble::Stays),
+            }
+        })?;
+        let next = Arc::new(next);
+        self.session.store(Arc::clone(&next));
+        Ok(next)
+    }
+
+    /// Names the client and asks for a quota, in this session and in those that follow.
+    pub(crate) fn set_options(&self, name: &str, quota_bytes: u64) -> Result<(), PlasmaError> {
+        let set = self.once(|session| session.set_options(name, quota_bytes));
+        if matches!(set, Ok(()) | Err(PlasmaError::QuotaRefused { .. })) {
+            let mut builder = lock(&self.renewal);
+            builder.name = Some(name.to_owned());
+            if set.is_ok() && quota_bytes > 0 {
+                builder.quota_bytes = quota_bytes;
+            }
+        }
+        set
+    }
+
+    /// What the present store holds at most, in bytes.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.session.load().capacity
+    }
+}
+
+/// Why an attempt failed: for a reason that may pass, or for one that stays.
+enum Trouble {
+    MayPass(PlasmaError),
+    Stays(PlasmaError),
+}
+
+/// Tries once and `retries` times more.
+fn retrying<T>(
+    mut retries: u32,
+    interval: Duration,
+    mut attempt: impl FnMut() -> Result<T, Trouble>,
+) -> Result<T, PlasmaError> {
+    loop {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(Trouble::MayPass(_)) if retries > 0 => {
+                retries -= 1;
+                thread::sleep(interval);
+            }
+            Err(Trouble::MayPass(error) | Trouble::Stays(error)) => return Err(error),
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, PlasmaError> {
+    let len = path.as_os_str().as_bytes().len();
+    if len > MAX_SOCKET_PATH_LEN {
+        return Err(PlasmaError::SocketPathTooLong {
+            path: path.to_owned(),
+            len,
+            max_len: MAX_SOCKET_PATH_LEN,
+        });
+    }
+    match UnixStream::connect(path) {
+        Ok(socket) => Ok(Connection::new(socket)),
+        Err(source) => Err(PlasmaError::Connect {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+impl Session {
+    fn begin(builder: &ClientBuilder, path: &Path) -> Result<Self, PlasmaError> {
+        let connection = connect(path)?;
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let capacity = match connection.call_before(&Request::Connect, Some(deadline))? {
+            Reply::Connect { memory_capacity } => u64::try_from(memory_capacity).unwrap_or(0),
+            _ => return Err(PlasmaError::protocol("another reply than a connect's")),
+        };
+        let session = Self {
+            connection,
+            digest: builder.digest,
+            path: path.to_owned(),
+            capacity,
+            waiters: Mutex::default(),
+        };
+        if builder.name.is_some() || builder.quota_bytes > 0 {
+            let name = builder.name.as_deref().unwrap_or_default();
+            session.set_options(name, builder.quota_bytes)?;
+        }
+        Ok(session)
+    }
+
+    fn set_options(&self, name: &str, quota_bytes: u64) -> Result<(), PlasmaError> {
+        let quota_bytes = i64::try_from(quota_bytes).unwrap_or(i64::MAX);
+        let request = Request::SetOptions {
+            client_name: name.into(),
+            quota_bytes,
+        };
+        match self.connection.call(&request)? {
+            Reply::SetOptions(Ok(())) => Ok(()),
+            Reply::SetOptions(Err(_)) => Err(PlasmaError::QuotaRefused {
+                quota_bytes,
+                capacity_bytes: self.capacity,
+            }),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// Whether so much could ever be in the store.
+    pub(crate) fn could_hold(&self, bytes: u64) -> bool {
+        bytes <= self.capacity
+    }
+
+    /// The store's refusal as this crate tells it.
+    pub(crate) fn refusal(&self, code: ErrorCode, requested_bytes: u64) -> PlasmaError {
+        match code {
+            ErrorCode::ObjectExists => PlasmaError::AlreadyExists,
+            ErrorCode::OutOfMemory => PlasmaError::OutOfMemory {
+                requested_bytes,
+                capacity_bytes: self.capacity,
+            },
+            ErrorCode::ObjectNotFound | ErrorCode::ObjectNotSealed | ErrorCode::ObjectInUse => {
+                PlasmaError::NotFound
+            }
+        }
+    }
+
+    pub(crate) fn accepted(
+        &self,
+        outcome: Outcome,
+        requested_bytes: u64,
+    ) -> Result<(), PlasmaError> {
+        outcome.map_err(|code| self.refusal(code, requested_bytes))
+    }
+
+    /// A reply that answers another question than was asked: the stream cannot be trusted.
+    pub(crate) fn mismatch(&self) -> PlasmaError {
+        let error = PlasmaError::protocol("a reply to another request");
+        self.connection.give_up(error)
+    }
+
+    /// One more connection to the same store.
+    pub(crate) fn open(&self) -> Result<Connection, PlasmaError> {
+        let opened = connect(&self.path);
+        // In this order: while the first connection lasts, no other store has taken the path.
+        if self.connection.has_ended() {
+            return Err(PlasmaError::Disconnected);
+        }
+        opened
+    }
+
+    pub(crate) fn buffer(
+        self: &Arc<Self>,
+        id: ObjectId,
+        located: &Located,
+    ) -> Result<ObjectBuffer, PlasmaError> {
+        let (segment, spec) = located;
+        match Span::new(segment, spec, Access::Read) {
+            Ok(span) => Ok(ObjectBuffer::sealed(self, id, span)),
+            Err(error) => {
+                self.connection.release(id);
+                Err(self.connection.judge(error))
+            }
+        }
+    }
+
+    /// Waits until objects are sealed, on a connection that is not needed for anything else, and
+    /// gets them on the shared one while that connection holds them.
+    pub(crate) fn wait(
+        &self,
+        ids: &[ObjectId],
+        timeout_ms: i64,
+    ) -> Result<Vec<Option<Located>>, PlasmaError> {
+        let idle = lock(&self.waiters).pop();
+        let waiter = match idle {
+            Some(waiter) => waiter,
+            None => self.open()?,
+        };
+        let found = waiter.get(ids, timeout_ms)?;
+        let located = self.connection.get(ids, 0);
+        for (id, _) in ids.iter().zip(found).filter(|(_, found)| found.is_some()) {
+            waiter.release(*id);
+        }
+        let mut idle = lock(&self.waiters);
+        if idle.len() < IDLE_WAITERS {
+            idle.push(waiter);
+        }
+        located
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is changed under these locks can be left half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = self.session.load();
+        f.debug_struct("PlasmaClient")
+            .field("socket", &session.path)
+            .field("capacity", &session.capacity)
+            .finish_non_exhaustive()
+    }
+}
