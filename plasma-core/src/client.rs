@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::connection::Located;
+use crate::object::Hold;
 use crate::protocol::message::{ErrorCode, MAX_IDS, NewObject, ObjectInfo, Reply, Request};
 use crate::segment::{Access, Span};
 use crate::session::{Session, Shared};
@@ -60,6 +61,7 @@ pub struct ClientBuilder {
     pub(crate) quota_bytes: u64,
     pub(crate) digest: DigestPolicy,
     pub(crate) reconnect: bool,
+    pub(crate) shared_memory: bool,
 }
 
 impl Default for ClientBuilder {
@@ -71,6 +73,7 @@ impl Default for ClientBuilder {
             quota_bytes: 0,
             digest: DigestPolicy::Off,
             reconnect: false,
+            shared_memory: true,
         }
     }
 }
@@ -123,6 +126,14 @@ impl ClientBuilder {
     /// - [`Notifications`] end with their store.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.reconnect = reconnect;
+        self
+    }
+
+    /// Whether to read and write small objects through memory shared with the store, where the store
+    /// offers that; on unless told. Off, everything goes through the socket, as with Arrow's clients
+    /// and stores: slower, and a client costs the store less memory.
+    pub fn shared_memory(mut self, shared_memory: bool) -> Self {
+        self.shared_memory = shared_memory;
         self
     }
 
@@ -189,18 +200,21 @@ impl PlasmaClient {
     ) -> Result<ObjectBuffer, PlasmaError> {
         let (data_size, meta_size) = (data_size as u64, meta.len() as u64);
         self.shared.once(|session| {
+            let evict_if_full = self.evict_if_full;
+            if let Some(object) =
+                session.create_shortly(oid, data_size, meta_size, evict_if_full)?
+            {
+                return Ok(object.with_meta(meta));
+            }
             let connection = &session.connection;
-            let located = connection.create(oid, data_size, meta_size, self.evict_if_full)?;
+            let located = connection.create(oid, data_size, meta_size, evict_if_full)?;
             let (segment, spec) = located.map_err(|code| {
                 let requested_bytes = data_size.saturating_add(meta_size);
                 session.refusal(code, requested_bytes)
             })?;
             match Span::new(&segment, &spec, Access::Write) {
-                Ok(mut span) => {
-                    if let Some(space) = span.meta_mut() {
-                        space.copy_from_slice(meta);
-                    }
-                    Ok(ObjectBuffer::writing(session, oid, span))
+                Ok(span) => {
+                    Ok(ObjectBuffer::writing(session, oid, span, Hold::Counted).with_meta(meta))
                 }
                 Err(error) => {
                     connection.abandon(oid);
@@ -227,6 +241,9 @@ impl PlasmaClient {
         }
         self.shared.once(|session| {
             let object = new_object(session, oid, data, meta);
+            if let Some(()) = session.put_shortly(&object, self.evict_if_full)? {
+                return Ok(());
+            }
             let request = Request::CreateAndSeal {
                 object,
                 evict_if_full: self.evict_if_full,
@@ -267,6 +284,9 @@ impl PlasmaClient {
                 // Its store would not read so long a request, and end the connection.
                 return Err(session.refusal(ErrorCode::OutOfMemory, requested_bytes));
             }
+            if let Some(()) = session.put_batch_shortly(&objects, self.evict_if_full)? {
+                return Ok(());
+            }
             let overhead = objects.len().saturating_mul(BATCH_OBJECT_OVERHEAD) as u64;
             let len = requested_bytes.saturating_add(overhead);
             if len > MAX_BATCH_LEN {
@@ -292,8 +312,14 @@ impl PlasmaClient {
     /// # Errors
     /// The connection failed.
     pub fn get(&self, oid: ObjectId, timeout_ms: i64) -> Result<Option<ObjectBuffer>, PlasmaError> {
-        let found = self.get_many(&[oid], timeout_ms)?;
-        Ok(found.into_iter().next().flatten())
+        self.shared
+            .repeatable(|session| match session.get_shortly(&oid, timeout_ms)? {
+                Some(found) => Ok(found),
+                None => {
+                    let found = get_many(session, &[oid], timeout_ms)?;
+                    Ok(found.into_iter().next().flatten())
+                }
+            })
     }
 
     /// Gets sealed objects in one request, waiting up to `timeout_ms` for all of them (-1 for ever,
@@ -317,12 +343,15 @@ impl PlasmaClient {
     /// # Errors
     /// The connection failed.
     pub fn contains(&self, oid: &ObjectId) -> Result<bool, PlasmaError> {
-        let request = Request::Contains(*oid);
-        self.shared
-            .repeatable(|session| match session.connection.call(&request)? {
+        self.shared.repeatable(|session| {
+            if let Some(found) = session.contains_shortly(oid)? {
+                return Ok(found);
+            }
+            match session.connection.call(&Request::Contains(*oid))? {
                 Reply::Contains { id, has_object } if id == *oid => Ok(has_object),
                 _ => Err(session.mismatch()),
-            })
+            }
+        })
     }
 
     /// Those of the objects that are in the store and sealed, in their order; asked in one go.
@@ -331,6 +360,15 @@ impl PlasmaClient {
     /// The connection failed.
     pub fn contains_many(&self, object_ids: &[ObjectId]) -> Result<Vec<ObjectId>, PlasmaError> {
         self.shared.repeatable(|session| {
+            let short: Option<Vec<bool>> = object_ids
+                .iter()
+                .map(|id| session.contains_shortly(id).transpose())
+                .collect::<Option<_>>()
+                .transpose()?;
+            if let Some(short) = short {
+                let found = object_ids.iter().zip(short).filter(|(_, found)| *found);
+                return Ok(found.map(|(id, _)| *id).collect());
+            }
             let mut found = Vec::new();
             let mut requests = object_ids.iter().copied().map(Request::Contains);
             let mut asked = object_ids.iter();
@@ -362,12 +400,16 @@ impl PlasmaClient {
     /// [`PlasmaError::TooManyObjects`], or the connection failed.
     pub fn delete_many(&self, object_ids: &[ObjectId]) -> Result<(), PlasmaError> {
         nameable(object_ids.len())?;
-        let request = Request::Delete(object_ids.into());
-        self.shared
-            .once(|session| match session.connection.call(&request)? {
+        self.shared.once(|session| {
+            if let Some(()) = session.delete_shortly(object_ids)? {
+                return Ok(());
+            }
+            let request = Request::Delete(object_ids.into());
+            match session.connection.call(&request)? {
                 Reply::Delete(_) => Ok(()),
                 _ => Err(session.mismatch()),
-            })
+            }
+        })
     }
 
     /// Every object in the store, sealed or not.
@@ -403,12 +445,16 @@ impl PlasmaClient {
     /// The connection failed.
     pub fn refresh(&self, object_ids: &[ObjectId]) -> Result<(), PlasmaError> {
         nameable(object_ids.len())?;
-        let request = Request::RefreshLru(object_ids.into());
-        self.shared
-            .repeatable(|session| match session.connection.call(&request)? {
+        self.shared.repeatable(|session| {
+            if let Some(()) = session.refresh_shortly(object_ids)? {
+                return Ok(());
+            }
+            let request = Request::RefreshLru(object_ids.into());
+            match session.connection.call(&request)? {
                 Reply::RefreshLru => Ok(()),
                 _ => Err(session.mismatch()),
-            })
+            }
+        })
     }
 
     /// Names this client in the store's debug string, and sets `quota_bytes` of the store's memory
@@ -472,16 +518,17 @@ fn get_many(
     timeout_ms: i64,
 ) -> Result<Vec<Option<ObjectBuffer>>, PlasmaError> {
     let start = Instant::now();
-    let found = session.connection.get(object_ids, 0)?;
-    let mut buffers = buffers(session, object_ids, &found)?;
-    if timeout_ms == 0 || buffers.iter().all(Option::is_some) {
+    let short = session.get_many_shortly(object_ids)?;
+    let (mut buffers, all_known) =
+        short.unwrap_or_else(|| (object_ids.iter().map(|_| None).collect(), false));
+    if !all_known {
+        fill(session, object_ids, &mut buffers, |missing| {
+            session.connection.get(missing, 0)
+        })?;
+    }
+    if timeout_ms == 0 {
         return Ok(buffers);
     }
-    let missing: Vec<ObjectId> = object_ids
-        .iter()
-        .zip(&buffers)
-        .filter_map(|(id, buffer)| buffer.is_none().then_some(*id))
-        .collect();
     let timeout_ms = match u64::try_from(timeout_ms) {
         Err(_) => -1,
         // At least 1, as 0 would not wait, and rounded up as elsewhere.
@@ -491,13 +538,32 @@ fn get_many(
             .div_ceil(1_000_000)
             .clamp(1, i64::MAX as u128) as i64,
     };
-    let found = session.wait(&missing, timeout_ms)?;
-    let found = self::buffers(session, &missing, &found)?;
-    let places = buffers.iter_mut().filter(|buffer| buffer.is_none());
-    for (place, buffer) in places.zip(found) {
+    fill(session, object_ids, &mut buffers, |missing| {
+        session.wait(missing, timeout_ms)
+    })?;
+    Ok(buffers)
+}
+
+/// Gets those objects that are missing among the buffers, if any are.
+fn fill(
+    session: &Arc<Session>,
+    object_ids: &[ObjectId],
+    buffers: &mut [Option<ObjectBuffer>],
+    get: impl FnOnce(&[ObjectId]) -> Result<Vec<Option<Located>>, PlasmaError>,
+) -> Result<(), PlasmaError> {
+    let (places, missing): (Vec<_>, Vec<_>) = buffers
+        .iter_mut()
+        .zip(object_ids)
+        .filter(|(buffer, _)| buffer.is_none())
+        .unzip();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let found = self::buffers(session, &missing, &get(&missing)?)?;
+    for (place, buffer) in places.into_iter().zip(found) {
         *place = buffer;
     }
-    Ok(buffers)
+    Ok(())
 }
 
 /// Every object found becomes a buffer, or is released, before an error is told.

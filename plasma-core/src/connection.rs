@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 use foldhash::{HashMap, HashMapExt};
 use nix::poll::PollFlags;
 
+use crate::birth::Birth;
+use crate::plane::Plane;
 use crate::protocol::message::{
     Encoder, ErrorCode, MMAP_GAP, ObjectSpec, Reply, Request, SegmentRef,
 };
 use crate::segment::Segment;
+use crate::shm::Offer;
 use crate::spin::Spin;
 use crate::transport::{Inbox, Outbox, Received, wait_ready};
 use crate::{ObjectId, PlasmaError};
@@ -43,7 +46,7 @@ pub(crate) type Located = (Arc<Segment>, ObjectSpec);
 pub(crate) struct Connection {
     link: Arc<Link>,
     /// The process that made it.
-    process: u32,
+    birth: Birth,
     /// Locked before the sending side where both are held.
     receiving: Mutex<Receiving>,
 }
@@ -54,6 +57,8 @@ struct Link {
     socket: UnixStream,
     /// Set once the stream is of no more use; every later call says so at once.
     broken: AtomicBool,
+    /// Set while the store may not have seen to something that nobody waits for an answer to.
+    behind: AtomicBool,
     sending: Mutex<Sending>,
     /// Wakes the flusher.
     wake: Condvar,
@@ -147,10 +152,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection {
     pub(crate) fn new(socket: UnixStream) -> Self {
         Self {
-            process: std::process::id(),
+            birth: Birth::now(),
             link: Arc::new(Link {
                 socket,
                 broken: AtomicBool::new(false),
+                behind: AtomicBool::new(false),
                 sending: Mutex::default(),
                 wake: Condvar::new(),
             }),
@@ -161,6 +167,87 @@ impl Connection {
                 spin: Spin::new(),
             }),
         }
+    }
+
+    /// Whether this process made it, and not one that this process was forked from.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.birth == Birth::now()
+    }
+
+    /// Takes its turn at the receiving side.
+    fn receiving(&self) -> Result<MutexGuard<'_, Receiving>, PlasmaError> {
+        if !self.is_ours() {
+            return Err(PlasmaError::Forked);
+        }
+        Ok(lock(&self.receiving))
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.link.socket.as_fd()
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.link.is_broken()
+    }
+
+    /// Notes that the store was sent something that nobody waits for an answer to.
+    pub(crate) fn set_behind(&self) {
+        self.link.behind.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        self.link.behind.load(Ordering::Acquire)
+    }
+
+    /// Waits until the store has seen to everything that it was sent so far.
+    pub(crate) fn catch_up(&self) -> Result<(), PlasmaError> {
+        self.link.behind.store(false, Ordering::Release);
+        // Any question will do: the store answers in order.
+        let any = ObjectId::new([0; ObjectId::LEN]);
+        let caught_up = self.call(&Request::Contains(any));
+        if caught_up.is_err() {
+            self.set_behind();
+        }
+        caught_up.map(|_| ())
+    }
+
+    /// Asks to be a client, and for what there is beyond Arrow's protocol if `capabilities` name
+    /// any: the store's capacity in bytes, and what it offers.
+    pub(crate) fn begin(
+        &self,
+        capabilities: u64,
+        deadline: Instant,
+    ) -> Result<(u64, Option<Plane>), PlasmaError> {
+        let request = Request::Connect { capabilities };
+        let mut receiving = self.receiving()?;
+        let question = self.ask(&request, |_| {})?;
+        let reply = self.answer_before(&mut receiving, question, Some(deadline))?;
+        let Reply::Connect {
+            memory_capacity,
+            offer,
+        } = reply
+        else {
+            return Err(PlasmaError::protocol("another reply than a connect's"));
+        };
+        let capacity = u64::try_from(memory_capacity).unwrap_or(0);
+        let Some((offer, segments)) = offer else {
+            return Ok((capacity, None));
+        };
+        let [segment] = segments[..] else {
+            return Err(PlasmaError::protocol("an offer for other than one segment"));
+        };
+        self.meet(&mut receiving, segment, Some(deadline))?;
+        let mapped = receiving.segments.get(&segment.segment).map(Arc::clone);
+        let mapped = mapped.ok_or_else(|| PlasmaError::protocol("an offer without a segment"))?;
+        let mut descriptors = Vec::with_capacity(Offer::DESCRIPTORS);
+        for _ in 0..Offer::DESCRIPTORS {
+            descriptors.push(self.next_descriptor(&mut receiving, Some(deadline))?);
+        }
+        let Ok(descriptors) = descriptors.try_into() else {
+            return Err(PlasmaError::protocol("an offer without its descriptors"));
+        };
+        let plane = Plane::open(&offer, (segment.segment, mapped), descriptors)?;
+        Ok((capacity, Some(plane)))
     }
 
     /// Sends a request and reads its reply.
@@ -174,7 +261,7 @@ impl Connection {
         request: &Request<'_>,
         deadline: Option<Instant>,
     ) -> Result<Reply<'static>, PlasmaError> {
-        let mut receiving = lock(&self.receiving);
+        let mut receiving = self.receiving()?;
         let question = self.ask(request, |_| {})?;
         self.answer_before(&mut receiving, question, deadline)
     }
@@ -185,7 +272,7 @@ impl Connection {
         requests: &mut dyn Iterator<Item = Request<'_>>,
         mut each: impl FnMut(Reply<'static>) -> Result<(), PlasmaError>,
     ) -> Result<(), PlasmaError> {
-        let mut receiving = lock(&self.receiving);
+        let mut receiving = self.receiving()?;
         let mut sending = self.link.open_sending()?;
         let first = sending.questions + 1;
         for request in requests {
@@ -207,7 +294,7 @@ impl Connection {
         ids: &[ObjectId],
         timeout_ms: i64,
     ) -> Result<Vec<Option<Located>>, PlasmaError> {
-        let mut receiving = lock(&self.receiving);
+        let mut receiving = self.receiving()?;
         let request = Request::Get {
             ids: ids.into(),
             timeout_ms,
@@ -229,7 +316,7 @@ impl Connection {
             return Err(self.link.give_up(error));
         }
         for segment in segments {
-            self.meet(&mut receiving, segment)?;
+            self.meet(&mut receiving, segment, None)?;
         }
         let mut found = Vec::with_capacity(ids.len());
         let mut sending = self.link.sending();
@@ -256,7 +343,7 @@ impl Connection {
         metadata_size: u64,
         evict_if_full: bool,
     ) -> Result<Result<Located, ErrorCode>, PlasmaError> {
-        let mut receiving = lock(&self.receiving);
+        let mut receiving = self.receiving()?;
         let request = Request::Create {
             id,
             evict_if_full,
@@ -278,7 +365,7 @@ impl Connection {
             let error = PlasmaError::protocol("a create's reply for another object");
             return Err(self.link.give_up(error));
         }
-        self.meet(&mut receiving, segment)?;
+        self.meet(&mut receiving, segment, None)?;
         let located = self.segment(&receiving, &spec)?;
         let mut sending = self.link.sending();
         let hold = sending.holds.entry(id).or_default();
@@ -297,32 +384,54 @@ impl Connection {
 
     /// Takes one buffer of an object away, and tells the store with the last one. Does not wait.
     pub(crate) fn release(&self, id: ObjectId) {
+        if !self.is_ours() {
+            return;
+        }
         let mut sending = self.link.sending();
         if sending.let_go(&id) && !self.link.is_broken() {
             sending.push(&Request::Release(id));
             self.link.send_drop(&mut sending);
+            self.set_behind();
         }
     }
 
     /// Drops an object that was never sealed. Does not wait: the reply is read with a later one.
     pub(crate) fn abandon(&self, id: ObjectId) {
+        if !self.is_ours() {
+            return;
+        }
         let mut sending = self.link.sending();
         sending.holds.remove(&id);
         if !self.link.is_broken() {
             sending.push(&Request::Abort(id));
             sending.questions += 1;
             self.link.send_drop(&mut sending);
+            self.set_behind();
         }
+    }
+
+    /// Counts the creator's buffer of an object that was created without this.
+    pub(crate) fn adopt(&self, id: ObjectId) {
+        let mut sending = self.link.sending();
+        let hold = sending.holds.entry(id).or_default();
+        hold.buffers += 1;
+        hold.in_store = true;
     }
 
     /// Forgets an object of which it is not known whether it was sealed. The store takes back what
     /// there is when the connection ends.
     pub(crate) fn disown(&self, id: ObjectId) {
+        if !self.is_ours() {
+            return;
+        }
         self.link.sending().holds.remove(&id);
     }
 
     /// Aborts an object that was never sealed.
     pub(crate) fn abort(&self, id: ObjectId) -> Result<(), PlasmaError> {
+        if !self.is_ours() {
+            return Err(PlasmaError::Forked);
+        }
         self.link.sending().holds.remove(&id);
         match self.call(&Request::Abort(id))? {
             Reply::Abort(_) => Ok(()),
@@ -334,7 +443,7 @@ impl Connection {
 
     /// Subscribes: the store writes notifications to `stream` from now on. There is no reply.
     pub(crate) fn subscribe(&self, stream: OwnedFd) -> Result<(), PlasmaError> {
-        let receiving = lock(&self.receiving);
+        let receiving = self.receiving()?;
         let mut sending = self.link.open_sending()?;
         sending.push(&Request::Subscribe);
         sending.outbox.push_descriptor(Arc::new(stream));
@@ -436,23 +545,37 @@ impl Connection {
         Ok(())
     }
 
-    /// Makes sure that a segment a reply names is known: its descriptor follows the reply if this
-    /// connection has not seen it.
-    fn meet(&self, receiving: &mut Receiving, named: SegmentRef) -> Result<(), PlasmaError> {
-        if receiving.segments.contains_key(&named.segment) {
-            return Ok(());
-        }
-        let descriptor = loop {
+    /// Takes the next descriptor, which the store has announced.
+    fn next_descriptor(
+        &self,
+        receiving: &mut Receiving,
+        deadline: Option<Instant>,
+    ) -> Result<OwnedFd, PlasmaError> {
+        loop {
             match receiving.inbox.next_descriptor() {
-                Some(Ok(descriptor)) => break descriptor,
+                Some(Ok(descriptor)) => return Ok(descriptor),
                 Some(Err(missing)) => {
                     return Err(self
                         .link
                         .give_up(PlasmaError::protocol(missing.to_string())));
                 }
-                None => self.receive(receiving, None)?,
+                None => self.receive(receiving, deadline)?,
             }
-        };
+        }
+    }
+
+    /// Makes sure that a segment a reply names is known: its descriptor follows the reply if this
+    /// connection has not seen it.
+    fn meet(
+        &self,
+        receiving: &mut Receiving,
+        named: SegmentRef,
+        deadline: Option<Instant>,
+    ) -> Result<(), PlasmaError> {
+        if receiving.segments.contains_key(&named.segment) {
+            return Ok(());
+        }
+        let descriptor = self.next_descriptor(receiving, deadline)?;
         let len = u64::try_from(named.mmap_size)
             .ok()
             .and_then(|size| size.checked_sub(MMAP_GAP));
@@ -491,15 +614,15 @@ impl Connection {
         }
     }
 
-    /// Whether the store is known, or can be seen, to be gone.
+    /// Whether the store is known, or can be seen, to be gone, or this is another process's connection.
     pub(crate) fn has_ended(&self) -> bool {
-        self.link.has_ended()
+        !self.is_ours() || self.link.has_ended()
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.process != std::process::id() {
+        if !self.is_ours() {
             // The socket is the parent's too, and it goes on using it.
             return;
         }

@@ -46,6 +46,15 @@ pub enum PlasmaError {
          `reconnect(true)` does so at its next call)"
     )]
     Disconnected,
+    /// The client was made by the process that this one was forked from, and is that one's: this
+    /// process connects with a client of its own. One made with
+    /// [`reconnect`](crate::ClientBuilder::reconnect) does so at its next call. Buffers that were
+    /// held before the fork can be read for as long as the parent holds them.
+    #[error(
+        "this client belongs to the process that this one was forked from: connect with a new \
+         client (one made with `reconnect(true)` does so at its next call)"
+    )]
+    Forked,
     /// An object with this id is there already, sealed or still being written.
     #[error("an object with this id exists already, sealed or still being written")]
     AlreadyExists,

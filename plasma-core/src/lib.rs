@@ -28,6 +28,7 @@
 //! | [`Notifications`] | what is sealed and deleted, as it happens |
 //! | [`protocol`] | the wire protocol: framing and messages |
 //! | [`transport`] | bytes and descriptors over a Unix socket |
+//! | [`shm`] | what this client and this project's store say without the socket |
 
 // What a peer sends must never end this process: nothing here panics on what it has not made.
 #![deny(
@@ -42,16 +43,21 @@
     clippy::unwrap_used
 )]
 
+mod birth;
 mod client;
 mod connection;
 mod digest;
 mod error;
+mod hand;
 mod id;
 mod notify;
 mod object;
+mod plane;
 pub mod protocol;
 mod segment;
 mod session;
+pub mod shm;
+mod shortcut;
 pub mod spin;
 pub mod transport;
 

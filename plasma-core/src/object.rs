@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::protocol::message::{Digest, Reply, Request};
 use crate::segment::Span;
 use crate::session::Session;
+use crate::shm::pins::Pin;
 use crate::{ObjectId, PlasmaError, digest};
 
 /// One object in the store's memory: being written by the client that created it, or sealed and
@@ -31,7 +32,22 @@ pub struct ObjectBuffer {
     id: ObjectId,
     span: Span,
     state: State,
+    hold: Hold,
     session: Arc<Session>,
+}
+
+/// What keeps the object there for this buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hold {
+    /// The store counts this client, and the connection this buffer.
+    Counted,
+    /// A pin, which the store sees.
+    Pinned(Pin),
+    /// The store knows this client to be its creator; sealed, it will have this number.
+    Created {
+        /// See [`Listing`](crate::shm::index::Listing).
+        uid: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +61,30 @@ enum State {
 }
 
 impl ObjectBuffer {
-    pub(crate) fn writing(session: &Arc<Session>, id: ObjectId, span: Span) -> Self {
-        Self::new(session, id, span, State::Writing)
+    pub(crate) fn writing(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold) -> Self {
+        Self::new(session, id, span, hold, State::Writing)
     }
 
-    pub(crate) fn sealed(session: &Arc<Session>, id: ObjectId, span: Span) -> Self {
-        Self::new(session, id, span, State::Sealed)
+    pub(crate) fn sealed(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold) -> Self {
+        Self::new(session, id, span, hold, State::Sealed)
     }
 
-    fn new(session: &Arc<Session>, id: ObjectId, span: Span, state: State) -> Self {
+    fn new(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold, state: State) -> Self {
         Self {
             id,
             span,
             state,
+            hold,
             session: Arc::clone(session),
         }
+    }
+
+    /// Writes the metadata that a new object was created with.
+    pub(crate) fn with_meta(mut self, meta: &[u8]) -> Self {
+        if let Some(space) = self.span.meta_mut() {
+            space.copy_from_slice(meta);
+        }
+        self
     }
 
     /// The object's name.
@@ -114,8 +139,8 @@ impl ObjectBuffer {
     pub fn share(&self) -> Self {
         let span = self.span.share();
         let span = span.expect("only a sealed object can be shared");
-        self.session.connection.retain(self.id);
-        Self::sealed(&self.session, self.id, span)
+        self.session.retain(self.id, &self.hold);
+        Self::sealed(&self.session, self.id, span, self.hold)
     }
 
     /// Makes the object immutable, and visible to every client.
@@ -142,8 +167,17 @@ impl ObjectBuffer {
         Ok(())
     }
 
-    fn ask_to_seal(&self) -> Result<(), PlasmaError> {
+    fn ask_to_seal(&mut self) -> Result<(), PlasmaError> {
         let digest = self.session.digest.apply(self.data(), self.meta());
+        if let Hold::Created { uid } = self.hold {
+            if let Some(pin) = self.session.seal_shortly(self.id, uid, digest)? {
+                self.hold = Hold::Pinned(pin);
+                return Ok(());
+            }
+            // From here on as if it had been created through the socket.
+            self.session.connection.adopt(self.id);
+            self.hold = Hold::Counted;
+        }
         let request = Request::Seal {
             id: self.id,
             digest,
@@ -180,7 +214,7 @@ impl Drop for ObjectBuffer {
     fn drop(&mut self) {
         match self.state {
             State::Writing => self.session.connection.abandon(self.id),
-            State::Sealed => self.session.connection.release(self.id),
+            State::Sealed => self.session.let_go(self.id, &self.hold),
             State::Disowned => self.session.connection.disown(self.id),
             State::Aborted => {}
         }

@@ -15,9 +15,11 @@ use arc_swap::ArcSwap;
 
 use crate::client::ClientBuilder;
 use crate::connection::{Connection, Located};
+use crate::object::Hold;
+use crate::plane::Plane;
 use crate::protocol::message::{ErrorCode, Outcome, Reply, Request};
 use crate::segment::{Access, Span};
-use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError};
+use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError, shm};
 
 /// Longest path of a Unix socket, in bytes: `sun_path` less its final zero.
 const MAX_SOCKET_PATH_LEN: usize = 107;
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
 /// A connection to one store, from when it was accepted to when the last buffer of it is gone.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
+    /// The short way to the store, where both sides have one.
+    pub(crate) plane: Option<Plane>,
     pub(crate) digest: DigestPolicy,
     path: PathBuf,
     capacity: u64,
@@ -71,7 +75,9 @@ impl Shared {
         call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
         match call(&self.session.load()) {
-            Err(PlasmaError::Disconnected) if self.reconnect => call(&self.renewed()?),
+            Err(PlasmaError::Disconnected | PlasmaError::Forked) if self.reconnect => {
+                call(&self.renewed()?)
+            }
             result => result,
         }
     }
@@ -182,12 +188,15 @@ impl Session {
     fn begin(builder: &ClientBuilder, path: &Path) -> Result<Self, PlasmaError> {
         let connection = connect(path)?;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let capacity = match connection.call_before(&Request::Connect, Some(deadline))? {
-            Reply::Connect { memory_capacity } => u64::try_from(memory_capacity).unwrap_or(0),
-            _ => return Err(PlasmaError::protocol("another reply than a connect's")),
+        let capabilities = if builder.shared_memory {
+            shm::CAPABILITY
+        } else {
+            0
         };
+        let (capacity, plane) = connection.begin(capabilities, deadline)?;
         let session = Self {
             connection,
+            plane,
             digest: builder.digest,
             path: path.to_owned(),
             capacity,
@@ -266,7 +275,7 @@ impl Session {
     ) -> Result<ObjectBuffer, PlasmaError> {
         let (segment, spec) = located;
         match Span::new(segment, spec, Access::Read) {
-            Ok(span) => Ok(ObjectBuffer::sealed(self, id, span)),
+            Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Counted)),
             Err(error) => {
                 self.connection.release(id);
                 Err(self.connection.judge(error))

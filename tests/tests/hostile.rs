@@ -136,7 +136,7 @@ fn cut_off_for(store: &StoreProcess, bytes: &[u8]) {
 /// Waits until the store has dealt with what was sent before.
 fn let_the_store_catch_up(store: &StoreProcess) {
     for _ in 0..3 {
-        connect(store).call(&Request::Connect);
+        connect(store).call(&Request::Connect { capabilities: 0 });
     }
 }
 
@@ -170,7 +170,7 @@ fn create(id: ObjectId, data_size: u64) -> Request<'static> {
 fn all_requests() -> Vec<Request<'static>> {
     let objects = vec![new_object(ID, b"data"), new_object(OTHER_ID, b"")];
     vec![
-        Request::Connect,
+        Request::Connect { capabilities: 0 },
         create(ID, 100),
         Request::CreateAndSeal {
             object: new_object(ID, b"data"),
@@ -246,7 +246,7 @@ trait CallThen {
 impl CallThen for RawClient {
     /// A valid request, and then these bytes.
     fn call_then(&self, bytes: &[u8]) {
-        self.send(&Request::Connect);
+        self.send(&Request::Connect { capabilities: 0 });
         self.send_bytes(bytes).expect("the store reads");
     }
 }
@@ -1002,7 +1002,7 @@ fn anything_may_be_given_for_a_subscription() {
                 .create_and_seal(id, b"news", b"")
                 .expect("there is room");
             client.delete(&id).expect("the store answers");
-            attacker.call(&Request::Connect);
+            attacker.call(&Request::Connect { capabilities: 0 });
             attacker
         });
         // The witness is served, and the store has not gone busy.

@@ -77,6 +77,7 @@ fn encoded(reply: &Reply<'_>) -> Vec<u8> {
 
 const HONEST_CONNECT: Reply<'static> = Reply::Connect {
     memory_capacity: SEGMENT_LEN as i64,
+    offer: None,
 };
 
 /// A client of a store that introduces itself honestly and answers the first request after that

@@ -12,6 +12,8 @@ use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, VerifierOptions, W
 use super::frame::{HEADER_LEN, Header, MessageType};
 use super::r#gen::wire;
 use crate::ObjectId;
+use crate::shm::page::Shape;
+use crate::shm::{self, Offer};
 
 /// The most objects that one request may name. Past it, the answer would be more than is good for a
 /// store that serves others too.
@@ -37,7 +39,10 @@ pub struct NewObject<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub enum Request<'a> {
-    Connect,
+    /// What this client can do beyond Arrow's protocol, a bit each; 0 for Arrow's own clients.
+    Connect {
+        capabilities: u64,
+    },
     Create {
         id: ObjectId,
         evict_if_full: bool,
@@ -91,6 +96,20 @@ pub enum ErrorCode {
     OutOfMemory = 3,
     ObjectNotSealed = 4,
     ObjectInUse = 5,
+}
+
+impl ErrorCode {
+    /// The error of this number, if it is one.
+    pub fn from_number(number: i32) -> Option<Self> {
+        Some(match number {
+            1 => Self::ObjectExists,
+            2 => Self::ObjectNotFound,
+            3 => Self::OutOfMemory,
+            4 => Self::ObjectNotSealed,
+            5 => Self::ObjectInUse,
+            _ => return None,
+        })
+    }
 }
 
 /// Success, or one of the protocol's errors.
@@ -157,8 +176,11 @@ pub enum Notification {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub enum Reply<'a> {
+    /// What is offered is for a client that has asked for it. The descriptors of the segments and then
+    /// of the offer follow.
     Connect {
         memory_capacity: i64,
+        offer: Option<(Offer, Vec<SegmentRef>)>,
     },
     Create {
         id: ObjectId,
@@ -258,8 +280,11 @@ impl Encoder {
     pub fn request(&mut self, request: &Request<'_>) -> Frame<'_> {
         let b = self.start();
         let kind = match request {
-            Request::Connect => {
-                let root = wire::ConnectRequest::create(b, &wire::ConnectRequestArgs {});
+            Request::Connect { capabilities } => {
+                let args = wire::ConnectRequestArgs {
+                    capabilities: *capabilities,
+                };
+                let root = wire::ConnectRequest::create(b, &args);
                 b.finish_minimal(root);
                 MessageType::ConnectRequest
             }
@@ -424,7 +449,8 @@ impl Encoder {
                 MessageType::RefreshLruRequest
             }
             Request::Disconnect => {
-                let root = wire::ConnectRequest::create(b, &wire::ConnectRequestArgs {});
+                let args = wire::ConnectRequestArgs::default();
+                let root = wire::ConnectRequest::create(b, &args);
                 b.finish_minimal(root);
                 MessageType::DisconnectClient
             }
@@ -436,10 +462,26 @@ impl Encoder {
     pub fn reply(&mut self, reply: &Reply<'_>) -> Frame<'_> {
         let b = self.start();
         let kind = match reply {
-            Reply::Connect { memory_capacity } => {
-                let args = wire::ConnectReplyArgs {
+            Reply::Connect {
+                memory_capacity,
+                offer,
+            } => {
+                let mut args = wire::ConnectReplyArgs {
                     memory_capacity: *memory_capacity,
+                    ..Default::default()
                 };
+                // Without an offer these are the bytes that Arrow's store sends.
+                if let Some((offer, segments)) = offer {
+                    args.features = shm::CAPABILITY;
+                    args.index_bytes = offer.index_len;
+                    args.pins = offer.shape.pins;
+                    args.requests = offer.shape.requests;
+                    args.content_bytes = offer.shape.content_bytes;
+                    args.segments =
+                        Some(b.create_vector_from_iter(segments.iter().map(|s| s.segment)));
+                    args.mmap_sizes =
+                        Some(b.create_vector_from_iter(segments.iter().map(|s| s.mmap_size)));
+                }
                 let root = wire::ConnectReply::create(b, &args);
                 b.finish_minimal(root);
                 MessageType::ConnectReply
@@ -777,15 +819,51 @@ impl Fields {
     }
 
     fn outcome(self, error: i32) -> Result<Outcome, MalformedMessage> {
-        Ok(Err(match error {
-            0 => return Ok(Ok(())),
-            1 => ErrorCode::ObjectExists,
-            2 => ErrorCode::ObjectNotFound,
-            3 => ErrorCode::OutOfMemory,
-            4 => ErrorCode::ObjectNotSealed,
-            5 => ErrorCode::ObjectInUse,
-            _ => return Err(self.bad("an unknown error code")),
-        }))
+        match (error, ErrorCode::from_number(error)) {
+            (0, _) => Ok(Ok(())),
+            (_, Some(code)) => Ok(Err(code)),
+            (_, None) => Err(self.bad("an unknown error code")),
+        }
+    }
+
+    /// The segments that two lists name.
+    fn segments(
+        self,
+        numbers: Option<Vector<'_, i32>>,
+        sizes: Option<Vector<'_, i64>>,
+    ) -> Result<Vec<SegmentRef>, MalformedMessage> {
+        let (numbers, sizes) = (numbers.unwrap_or_default(), sizes.unwrap_or_default());
+        if numbers.len() != sizes.len() {
+            return Err(self.bad("lists of different lengths"));
+        }
+        let segments = numbers.iter().zip(sizes.iter());
+        Ok(segments
+            .map(|(segment, mmap_size)| SegmentRef { segment, mmap_size })
+            .collect())
+    }
+
+    /// What a connect's reply offers, as far as this version knows of it.
+    fn offer(
+        self,
+        reply: &wire::ConnectReply<'_>,
+    ) -> Result<Option<(Offer, Vec<SegmentRef>)>, MalformedMessage> {
+        if reply.features() & shm::CAPABILITY == 0 {
+            return Ok(None);
+        }
+        let shape = Shape {
+            pins: reply.pins(),
+            requests: reply.requests(),
+            content_bytes: reply.content_bytes(),
+        };
+        if !shape.is_valid() {
+            return Err(self.bad("pages of a shape that there is not"));
+        }
+        let offer = Offer {
+            index_len: reply.index_bytes(),
+            shape,
+        };
+        let segments = self.segments(reply.segments(), reply.mmap_sizes())?;
+        Ok(Some((offer, segments)))
     }
 
     fn info(self, info: wire::ObjectInfo<'_>) -> Result<ObjectInfo, MalformedMessage> {
@@ -825,8 +903,10 @@ impl<'a> Request<'a> {
         Ok(match kind {
             MessageType::DisconnectClient => Self::Disconnect,
             MessageType::ConnectRequest => {
-                root::<wire::ConnectRequest<'_>>(kind, body)?;
-                Self::Connect
+                let m = root::<wire::ConnectRequest<'_>>(kind, body)?;
+                Self::Connect {
+                    capabilities: m.capabilities(),
+                }
             }
             MessageType::CreateRequest => {
                 let m = root::<wire::CreateRequest<'_>>(kind, body)?;
@@ -955,6 +1035,7 @@ impl Reply<'static> {
                 let m = root::<wire::ConnectReply<'_>>(kind, body)?;
                 Self::Connect {
                     memory_capacity: m.memory_capacity(),
+                    offer: fields.offer(&m)?,
                 }
             }
             MessageType::CreateReply => {
@@ -999,17 +1080,11 @@ impl Reply<'static> {
                 let m = root::<wire::GetReply<'_>>(kind, body)?;
                 let ids = fields.ids(m.object_ids())?;
                 let specs = m.plasma_objects().unwrap_or_default();
-                let numbers = m.store_fds().unwrap_or_default();
-                let sizes = m.mmap_sizes().unwrap_or_default();
-                if specs.len() != ids.len() || numbers.len() != sizes.len() {
+                if specs.len() != ids.len() {
                     return Err(fields.bad("lists of different lengths"));
                 }
                 let objects = ids.into_iter().zip(specs.iter().map(spec)).collect();
-                let segments = numbers
-                    .iter()
-                    .zip(sizes.iter())
-                    .map(|(segment, mmap_size)| SegmentRef { segment, mmap_size })
-                    .collect();
+                let segments = fields.segments(m.store_fds(), m.mmap_sizes())?;
                 Self::Get {
                     objects: Cow::Owned(objects),
                     segments,

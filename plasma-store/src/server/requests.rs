@@ -148,8 +148,9 @@ impl Server {
         let now = self.now();
         let mut fx = std::mem::take(&mut self.effects);
         let reply = match request {
-            Request::Connect => Some(Reply::Connect {
+            Request::Connect { .. } => Some(Reply::Connect {
                 memory_capacity: self.options.limits.capacity as i64,
+                offer: None,
             }),
             Request::Create {
                 id,

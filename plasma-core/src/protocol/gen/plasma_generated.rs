@@ -377,6 +377,7 @@ impl<'a> ::flatbuffers::Follow<'a> for ConnectRequest<'a> {
 }
 
 impl<'a> ConnectRequest<'a> {
+  pub const VT_CAPABILITIES: ::flatbuffers::VOffsetT = 4;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -385,12 +386,21 @@ impl<'a> ConnectRequest<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    _args: &'args ConnectRequestArgs
+    args: &'args ConnectRequestArgs
   ) -> ::flatbuffers::WIPOffset<ConnectRequest<'bldr>> {
     let mut builder = ConnectRequestBuilder::new(_fbb);
+    builder.add_capabilities(args.capabilities);
     builder.finish()
   }
 
+
+  #[inline]
+  pub fn capabilities(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ConnectRequest::VT_CAPABILITIES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ConnectRequest<'_> {
@@ -399,16 +409,19 @@ impl ::flatbuffers::Verifiable for ConnectRequest<'_> {
     v: &mut ::flatbuffers::Verifier, pos: usize
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
+     .visit_field::<u64>("capabilities", Self::VT_CAPABILITIES, false)?
      .finish();
     Ok(())
   }
 }
 pub struct ConnectRequestArgs {
+    pub capabilities: u64,
 }
 impl<'a> Default for ConnectRequestArgs {
   #[inline]
   fn default() -> Self {
     ConnectRequestArgs {
+      capabilities: 0,
     }
   }
 }
@@ -418,6 +431,10 @@ pub struct ConnectRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
   start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ConnectRequestBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_capabilities(&mut self, capabilities: u64) {
+    self.fbb_.push_slot::<u64>(ConnectRequest::VT_CAPABILITIES, capabilities, 0);
+  }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ConnectRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
@@ -436,6 +453,7 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ConnectRequestBuilder<'a, 'b,
 impl ::core::fmt::Debug for ConnectRequest<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("ConnectRequest");
+      ds.field("capabilities", &self.capabilities());
       ds.finish()
   }
 }
@@ -456,6 +474,13 @@ impl<'a> ::flatbuffers::Follow<'a> for ConnectReply<'a> {
 
 impl<'a> ConnectReply<'a> {
   pub const VT_MEMORY_CAPACITY: ::flatbuffers::VOffsetT = 4;
+  pub const VT_FEATURES: ::flatbuffers::VOffsetT = 6;
+  pub const VT_SEGMENTS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_MMAP_SIZES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_INDEX_BYTES: ::flatbuffers::VOffsetT = 12;
+  pub const VT_PINS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_REQUESTS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_CONTENT_BYTES: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -464,10 +489,17 @@ impl<'a> ConnectReply<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args ConnectReplyArgs
+    args: &'args ConnectReplyArgs<'args>
   ) -> ::flatbuffers::WIPOffset<ConnectReply<'bldr>> {
     let mut builder = ConnectReplyBuilder::new(_fbb);
+    builder.add_index_bytes(args.index_bytes);
+    builder.add_features(args.features);
     builder.add_memory_capacity(args.memory_capacity);
+    builder.add_content_bytes(args.content_bytes);
+    builder.add_requests(args.requests);
+    builder.add_pins(args.pins);
+    if let Some(x) = args.mmap_sizes { builder.add_mmap_sizes(x); }
+    if let Some(x) = args.segments { builder.add_segments(x); }
     builder.finish()
   }
 
@@ -479,6 +511,55 @@ impl<'a> ConnectReply<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<i64>(ConnectReply::VT_MEMORY_CAPACITY, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn features(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ConnectReply::VT_FEATURES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn segments(&self) -> Option<::flatbuffers::Vector<'a, i32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i32>>>(ConnectReply::VT_SEGMENTS, None)}
+  }
+  #[inline]
+  pub fn mmap_sizes(&self) -> Option<::flatbuffers::Vector<'a, i64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, i64>>>(ConnectReply::VT_MMAP_SIZES, None)}
+  }
+  #[inline]
+  pub fn index_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ConnectReply::VT_INDEX_BYTES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn pins(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ConnectReply::VT_PINS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn requests(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ConnectReply::VT_REQUESTS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn content_bytes(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ConnectReply::VT_CONTENT_BYTES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ConnectReply<'_> {
@@ -488,18 +569,39 @@ impl ::flatbuffers::Verifiable for ConnectReply<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<i64>("memory_capacity", Self::VT_MEMORY_CAPACITY, false)?
+     .visit_field::<u64>("features", Self::VT_FEATURES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i32>>>("segments", Self::VT_SEGMENTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, i64>>>("mmap_sizes", Self::VT_MMAP_SIZES, false)?
+     .visit_field::<u64>("index_bytes", Self::VT_INDEX_BYTES, false)?
+     .visit_field::<u32>("pins", Self::VT_PINS, false)?
+     .visit_field::<u32>("requests", Self::VT_REQUESTS, false)?
+     .visit_field::<u32>("content_bytes", Self::VT_CONTENT_BYTES, false)?
      .finish();
     Ok(())
   }
 }
-pub struct ConnectReplyArgs {
+pub struct ConnectReplyArgs<'a> {
     pub memory_capacity: i64,
+    pub features: u64,
+    pub segments: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, i32>>>,
+    pub mmap_sizes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, i64>>>,
+    pub index_bytes: u64,
+    pub pins: u32,
+    pub requests: u32,
+    pub content_bytes: u32,
 }
-impl<'a> Default for ConnectReplyArgs {
+impl<'a> Default for ConnectReplyArgs<'a> {
   #[inline]
   fn default() -> Self {
     ConnectReplyArgs {
       memory_capacity: 0,
+      features: 0,
+      segments: None,
+      mmap_sizes: None,
+      index_bytes: 0,
+      pins: 0,
+      requests: 0,
+      content_bytes: 0,
     }
   }
 }
@@ -512,6 +614,34 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ConnectReplyBuilder<'a, 'b, A
   #[inline]
   pub fn add_memory_capacity(&mut self, memory_capacity: i64) {
     self.fbb_.push_slot::<i64>(ConnectReply::VT_MEMORY_CAPACITY, memory_capacity, 0);
+  }
+  #[inline]
+  pub fn add_features(&mut self, features: u64) {
+    self.fbb_.push_slot::<u64>(ConnectReply::VT_FEATURES, features, 0);
+  }
+  #[inline]
+  pub fn add_segments(&mut self, segments: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , i32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ConnectReply::VT_SEGMENTS, segments);
+  }
+  #[inline]
+  pub fn add_mmap_sizes(&mut self, mmap_sizes: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , i64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ConnectReply::VT_MMAP_SIZES, mmap_sizes);
+  }
+  #[inline]
+  pub fn add_index_bytes(&mut self, index_bytes: u64) {
+    self.fbb_.push_slot::<u64>(ConnectReply::VT_INDEX_BYTES, index_bytes, 0);
+  }
+  #[inline]
+  pub fn add_pins(&mut self, pins: u32) {
+    self.fbb_.push_slot::<u32>(ConnectReply::VT_PINS, pins, 0);
+  }
+  #[inline]
+  pub fn add_requests(&mut self, requests: u32) {
+    self.fbb_.push_slot::<u32>(ConnectReply::VT_REQUESTS, requests, 0);
+  }
+  #[inline]
+  pub fn add_content_bytes(&mut self, content_bytes: u32) {
+    self.fbb_.push_slot::<u32>(ConnectReply::VT_CONTENT_BYTES, content_bytes, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ConnectReplyBuilder<'a, 'b, A> {
@@ -532,6 +662,13 @@ impl ::core::fmt::Debug for ConnectReply<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("ConnectReply");
       ds.field("memory_capacity", &self.memory_capacity());
+      ds.field("features", &self.features());
+      ds.field("segments", &self.segments());
+      ds.field("mmap_sizes", &self.mmap_sizes());
+      ds.field("index_bytes", &self.index_bytes());
+      ds.field("pins", &self.pins());
+      ds.field("requests", &self.requests());
+      ds.field("content_bytes", &self.content_bytes());
       ds.finish()
   }
 }

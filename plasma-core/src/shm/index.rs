@@ -1,0 +1,662 @@
+//! What is sealed and where it lies, for every client to read: written by the store alone.
+//!
+//! # Format
+//! A header, then entries of one cache line each. An entry is an object's uid, its id and its place.
+//! An object is found by a keyed hash of its id: that is its *home*, and it is in the first of the
+//! [`WINDOW`] entries from there on that was free when it was listed. An entry that never held
+//! anything ends the search: the object is not there. Where no entry of the window is free it is
+//! listed nowhere, and counted in the header: readers then ask the store for whatever they do not
+//! find. So what the index says is never wrong; it may only be incomplete.
+//!
+//! # Growth
+//! The table has as many homes as its header says, and grows one home at a time (linear hashing):
+//! with `n` homes, an object's home is its hash modulo the power of two at or above `n`, or half of
+//! that where there is no such home yet. One home more takes over part of the objects of one other
+//! home. They are listed in their new place first, then the number of homes changes, then their old
+//! places are given up: a reader that finds nothing, and the number of homes changed meanwhile, looks
+//! again.
+//!
+//! # Order
+//! | store | reader |
+//! |---|---|
+//! | `stamp` = busy; release fence; fields; `stamp` = uid (release) | `stamp` (acquire); fields; acquire fence; `stamp` again |
+//!
+//! A uid is never given twice, so an entry whose stamp is the same uid before and after held those
+//! fields in between. To keep the object, see [`pins`](super::pins). The two lowest bits of a stamp
+//! are not the uid's: they say that the object is to be deleted, or that the store is just finding
+//! out whether it can be.
+
+use std::sync::Arc;
+
+use super::crash::crash_point;
+use super::memory::{Memory, Shareable, Slice};
+use super::sync::{AtomicU64, Ordering, fence};
+use crate::ObjectId;
+
+/// Entries that an object may be in, from its home on.
+pub const WINDOW: usize = 32;
+
+/// Homes of an index that is new.
+pub const FIRST_HOMES: usize = 1024;
+
+/// Homes that are added for each object that is listed while the table grows.
+const GROWTH: usize = 8;
+
+/// The stamp of an entry that never held anything.
+const EMPTY: u64 = 0;
+
+/// The stamp of an entry that is being written, or whose object is gone.
+const BUSY: u64 = 4;
+
+/// Set in the stamp of an object that is to be deleted once nobody holds it: who lets go of it is to
+/// tell the store.
+const WANTED: u64 = 1;
+
+/// Set in the stamp of an object while the store finds out whether anybody holds it: who looks for
+/// it is to ask the store.
+const WITHDRAWN: u64 = 2;
+
+/// The first uid.
+pub const FIRST_UID: u64 = 8;
+
+/// How many uids apart one is from the next: the lowest bits are for what becomes of the object.
+pub const UID_STEP: u64 = 4;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"PLASMAix");
+const VERSION: u64 = 1;
+
+/// Looks again this often where the table grows meanwhile. It takes the store longer to add a home
+/// than a reader to look, so who is not through by then is not reading an index.
+const MAX_LOOKS: usize = 1000;
+
+/// The header: what never changes in one cache line, what does in another.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Header {
+    magic: AtomicU64,
+    version: AtomicU64,
+    seed: AtomicU64,
+    _unused: [AtomicU64; 5],
+    /// Who keeps the index, as a futex word: see [`Index::is_kept`].
+    pub(super) keeper: AtomicU64,
+    homes: AtomicU64,
+    /// Objects that are sealed and not listed.
+    unlisted: AtomicU64,
+    _unused_too: [AtomicU64; 5],
+}
+
+// SAFETY: atomics of eight bytes, sixteen of them in 128 bytes.
+unsafe impl Shareable for Header {}
+
+/// Set by the kernel in a futex word whose owner has ended.
+const KEEPER_DIED: u64 = 0x4000_0000;
+
+/// One object's place in the index.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Entry {
+    stamp: AtomicU64,
+    /// The id's 20 bytes, and the segment in the last four.
+    id: [AtomicU64; 3],
+    offset: AtomicU64,
+    data_size: AtomicU64,
+    metadata_size: AtomicU64,
+    /// What the store knows the object by.
+    slot: AtomicU64,
+}
+
+// SAFETY: atomics of eight bytes, eight of them in 64 bytes.
+unsafe impl Shareable for Entry {}
+
+/// An object as the index tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Its number, which no other object ever has.
+    pub uid: u64,
+    /// Its name.
+    pub id: ObjectId,
+    /// The segment it lies in.
+    pub segment: i32,
+    /// Where its data starts there, in bytes.
+    pub offset: u64,
+    /// Bytes of data.
+    pub data_size: u64,
+    /// Bytes of metadata, right behind the data.
+    pub metadata_size: u64,
+    /// What the store knows it by; nothing to clients.
+    pub slot: u32,
+}
+
+/// An entry's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(u32);
+
+/// What a search came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is listed.
+    Here(Place, Listing),
+    /// It is not sealed, or not in the store's memory.
+    Nowhere,
+    /// The store has to be asked.
+    Unknown,
+}
+
+/// The bytes of memory that an index of up to `max_homes` homes takes, if all of it is used.
+pub fn memory_len(max_homes: usize) -> Option<usize> {
+    let entries = max_homes.checked_add(WINDOW)?;
+    entries
+        .checked_mul(size_of::<Entry>())?
+        .checked_add(size_of::<Header>())
+}
+
+/// The index, for reading.
+#[derive(Clone, Debug)]
+pub struct Index {
+    header: Slice<Header>,
+    entries: Slice<Entry>,
+    seed: u64,
+}
+
+/// An id as the entries hold it, with room for the segment.
+fn words_of(id: &ObjectId, segment: i32) -> [u64; 3] {
+    let bytes = id.as_bytes();
+    let word = |at: usize| {
+        let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
+        word.map_or(0, |word| u64::from_le_bytes(*word))
+    };
+    let last = bytes
+        .last_chunk::<4>()
+        .map_or(0, |last| u32::from_le_bytes(*last));
+    let segment = u64::from(segment.cast_unsigned()) << 32;
+    [word(0), word(8), u64::from(last) | segment]
+}
+
+fn id_of(words: [u64; 3]) -> (ObjectId, i32) {
+    let [first, second, third] = words;
+    let mut bytes = [0; ObjectId::LEN];
+    for (place, byte) in bytes.iter_mut().zip(
+        [
+            first.to_le_bytes(),
+            second.to_le_bytes(),
+            third.to_le_bytes(),
+        ]
+        .iter()
+        .flatten(),
+    ) {
+        *place = *byte;
+    }
+    (ObjectId::new(bytes), ((third >> 32) as u32).cast_signed())
+}
+
+/// The home of an id with this hash, where there are `homes` of them.
+fn home_of(hash: u64, homes: u64) -> u64 {
+    let mask = u64::MAX
+        .checked_shr((homes.max(1) - 1).leading_zeros())
+        .unwrap_or(0);
+    let home = hash & mask;
+    if home < homes {
+        home
+    } else {
+        home & (mask >> 1)
+    }
+}
+
+impl Entry {
+    /// What it holds, if that is the object with these words for an id.
+    fn read(&self, stamp: u64, wanted: &[u64; 3]) -> Option<Listing> {
+        let id = self.id.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let same = id
+            .iter()
+            .zip(wanted)
+            .zip([u64::MAX, u64::MAX, u64::from(u32::MAX)])
+            .all(|((a, b), mask)| (a ^ b) & mask == 0);
+        same.then(|| self.listing(stamp, id))
+    }
+
+    fn listing(&self, stamp: u64, words: [u64; 3]) -> Listing {
+        let (id, segment) = id_of(words);
+        Listing {
+            uid: uid_of(stamp),
+            id,
+            segment,
+            offset: self.offset.load(Ordering::Relaxed),
+            data_size: self.data_size.load(Ordering::Relaxed),
+            metadata_size: self.metadata_size.load(Ordering::Relaxed),
+            slot: self.slot.load(Ordering::Relaxed) as u32,
+        }
+    }
+}
+
+fn uid_of(stamp: u64) -> u64 {
+    stamp & !(WANTED | WITHDRAWN)
+}
+
+fn is_listed(stamp: u64) -> bool {
+    stamp >= FIRST_UID
+}
+
+impl Index {
+    /// Finds the index in memory that a store has made; `None` where there is none that this
+    /// version reads.
+    pub fn open(memory: &Arc<Memory>, len: usize) -> Option<Self> {
+        let entries = len.checked_sub(size_of::<Header>())? / size_of::<Entry>();
+        let index = Self::view(memory, entries)?;
+        let header = index.header()?;
+        let known = header.magic.load(Ordering::Relaxed) == MAGIC
+            && header.version.load(Ordering::Relaxed) == VERSION;
+        let seed = header.seed.load(Ordering::Relaxed);
+        known.then_some(Self { seed, ..index })
+    }
+
+    fn view(memory: &Arc<Memory>, entries: usize) -> Option<Self> {
+        Some(Self {
+            header: memory.slice(0, 1)?,
+            entries: memory.slice(size_of::<Header>(), entries)?,
+            seed: 0,
+        })
+    }
+
+    fn header(&self) -> Option<&Header> {
+        self.header.first()
+    }
+
+    /// Whether the store still keeps it. A store that ends says so; for one that is killed the kernel
+    /// does, before anybody can learn of it in another way.
+    pub fn is_kept(&self) -> bool {
+        let keeper = self
+            .header()
+            .map_or(0, |header| header.keeper.load(Ordering::Acquire));
+        keeper != 0 && keeper & KEEPER_DIED == 0
+    }
+
+    fn hash(&self, id: &ObjectId) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), self.seed)
+    }
+
+    /// The entries that an object may be in, with their numbers.
+    fn window(&self, home: u64) -> impl Iterator<Item = (Place, &Entry)> {
+        let start = usize::try_from(home).unwrap_or(usize::MAX);
+        let entries = start
+            .checked_add(WINDOW)
+            .and_then(|end| self.entries.get(start..end))
+            .unwrap_or_default();
+        // There are no more entries than the numbers of 32 bits.
+        (start as u32..).map(Place).zip(entries)
+    }
+
+    /// Looks for an object. What is found is as it was at some moment during the call; whether it
+    /// stays, a pin decides.
+    pub fn find(&self, id: &ObjectId) -> Found {
+        let Some(header) = self.header() else {
+            return Found::Unknown;
+        };
+        let (hash, words) = (self.hash(id), words_of(id, 0));
+        'look: for _ in 0..MAX_LOOKS {
+            let homes = header.homes.load(Ordering::Acquire);
+            let mut missing = Found::Unknown;
+            for (place, entry) in self.window(home_of(hash, homes)) {
+                let stamp = entry.stamp.load(Ordering::Acquire);
+                if stamp == EMPTY {
+                    missing = Found::Nowhere;
+                    break;
+                }
+                if !is_listed(stamp) {
+                    continue;
+                }
+                if let Some(listing) = entry.read(stamp, &words) {
+                    fence(Ordering::Acquire);
+                    let again = entry.stamp.load(Ordering::Relaxed);
+                    if again & WITHDRAWN != 0 {
+                        return Found::Unknown;
+                    }
+                    if again & !WANTED != listing.uid {
+                        // It is gone, or elsewhere, or it was half another.
+                        continue 'look;
+                    }
+                    return Found::Here(place, listing);
+                }
+            }
+            fence(Ordering::Acquire);
+            if header.homes.load(Ordering::Relaxed) == homes {
+                let complete = header.unlisted.load(Ordering::Acquire) == 0;
+                return if complete { missing } else { Found::Unknown };
+            }
+        }
+        Found::Unknown
+    }
+
+    /// The stamp of an entry now, for [`pins`](super::pins).
+    pub(super) fn stamp(&self, place: Place) -> u64 {
+        self.entries
+            .get(place.0 as usize)
+            .map_or(BUSY, |entry| entry.stamp.load(Ordering::Relaxed))
+    }
+
+    /// Whether an entry lists this object, so that it can be had.
+    pub(super) fn lists(&self, place: Place, uid: u64) -> bool {
+        self.stamp(place) & !WANTED == uid
+    }
+
+    /// The uid in an entry and what the store knows the object by, for the store.
+    pub fn occupant(&self, place: Place) -> Option<(u64, u32)> {
+        let entry = self.entries.get(place.0 as usize)?;
+        let stamp = entry.stamp.load(Ordering::Relaxed);
+        is_listed(stamp).then(|| (uid_of(stamp), entry.slot.load(Ordering::Relaxed) as u32))
+    }
+}
+
+impl Place {
+    /// For an object that is listed somewhere, or will be: it has to be looked for.
+    pub const NOT_KNOWN: Self = Self(u32::MAX);
+
+    /// The entry's number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The entry of this number, if there is one.
+    pub fn from_number(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().map(Self)
+    }
+}
+
+/// The word in an index that says who keeps it: a thread of the store's, which the kernel can speak
+/// for when it has ended.
+#[derive(Clone, Debug)]
+pub struct KeeperWord(Slice<Header>);
+
+impl KeeperWord {
+    /// Names the thread; 0 is nobody.
+    pub fn set_thread(&self, thread: u32) {
+        if let Some(header) = self.0.first() {
+            header.keeper.store(u64::from(thread), Ordering::Release);
+        }
+    }
+
+    /// The thread, if one is named.
+    pub fn thread(&self) -> u32 {
+        let word = self.0.first();
+        word.map_or(0, |header| header.keeper.load(Ordering::Acquire)) as u32
+    }
+
+    /// Where it is, as the kernel knows futex words: four bytes, the low half on the machines this is
+    /// for. It is there for as long as this value.
+    #[cfg(not(plasma_loom))]
+    pub fn address(&self) -> *const u32 {
+        match self.0.first() {
+            Some(header) => std::ptr::from_ref(&header.keeper).cast(),
+            None => std::ptr::null(),
+        }
+    }
+}
+
+/// The index, for the store that keeps it.
+#[derive(Debug)]
+pub struct IndexWriter {
+    index: Index,
+    /// Kept for what it is in.
+    memory: Option<Arc<Memory>>,
+    homes: u64,
+    max_homes: u64,
+    listed: u64,
+    unlisted: u64,
+    /// Entries that have memory behind them.
+    backed: usize,
+}
+
+impl IndexWriter {
+    /// An index in new memory, with room for as many objects as `max_homes` is (where more are
+    /// listed, some may find no place).
+    ///
+    /// # Errors
+    /// There is no memory, or the kernel cannot seal it.
+    pub fn create(max_homes: usize, seed: u64) -> std::io::Result<Self> {
+        let invalid = std::io::ErrorKind::InvalidInput;
+        let max_homes = max_homes.max(FIRST_HOMES);
+        let len = memory_len(max_homes).filter(|_| u32::try_from(max_homes + WINDOW).is_ok());
+        let memory = Memory::create(len.ok_or(invalid)?, super::memory::Writers::Store)?;
+        let memory = Arc::new(memory);
+        let index = Index::view(&memory, max_homes + WINDOW).ok_or(invalid)?;
+        let mut writer = Self {
+            index: Index { seed, ..index },
+            memory: Some(memory),
+            homes: 0,
+            max_homes: max_homes as u64,
+            listed: 0,
+            unlisted: 0,
+            backed: 0,
+        };
+        if !writer.back(FIRST_HOMES + WINDOW) {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        writer.begin(FIRST_HOMES as u64);
+        Ok(writer)
+    }
+
+    fn begin(&mut self, homes: u64) {
+        self.homes = homes;
+        if let Some(header) = self.index.header() {
+            header.homes.store(homes, Ordering::Relaxed);
+            header.seed.store(self.index.seed, Ordering::Relaxed);
+            header.version.store(VERSION, Ordering::Relaxed);
+            header.magic.store(MAGIC, Ordering::Release);
+        }
+    }
+
+    /// The memory it is in.
+    pub fn memory(&self) -> Option<&Arc<Memory>> {
+        self.memory.as_ref()
+    }
+
+    /// The index, for reading.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Bytes of memory that are behind it.
+    pub fn backed_bytes(&self) -> usize {
+        size_of::<Header>() + self.backed * size_of::<Entry>()
+    }
+
+    /// The word that says who keeps it.
+    pub fn keeper_word(&self) -> Option<KeeperWord> {
+        let header = self.index.header.clone();
+        (!header.is_empty()).then_some(KeeperWord(header))
+    }
+
+    /// Lists an object that was sealed; where, if there was a place for it.
+    pub fn publish(&mut self, listing: &Listing) -> Option<Place> {
+        self.grow();
+        let hash = self.index.hash(&listing.id);
+        let place = self.put(hash, listing, listing.uid);
+        match place {
+            Some(_) => self.listed += 1,
+            None => self.add_unlisted(1),
+        }
+        place
+    }
+
+    /// Counts objects that are sealed and not listed: more, or fewer.
+    pub fn add_unlisted(&mut self, count: i64) {
+        self.unlisted = self.unlisted.saturating_add_signed(count);
+        if let Some(header) = self.index.header() {
+            header.unlisted.store(self.unlisted, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    /// Writes an object into the first free entry of its window, if there is one.
+    fn put(&self, hash: u64, listing: &Listing, stamp: u64) -> Option<Place> {
+        let home = home_of(hash, self.homes);
+        let mut window = self.index.window(home);
+        let (place, entry) =
+            window.find(|(_, entry)| !is_listed(entry.stamp.load(Ordering::Relaxed)))?;
+        entry.stamp.store(BUSY, Ordering::Relaxed);
+        crash_point!();
+        fence(Ordering::Release);
+        let words = words_of(&listing.id, listing.segment);
+        for (place, word) in entry.id.iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
+        entry.offset.store(listing.offset, Ordering::Relaxed);
+        entry.data_size.store(listing.data_size, Ordering::Relaxed);
+        entry
+            .metadata_size
+            .store(listing.metadata_size, Ordering::Relaxed);
+        entry.slot.store(u64::from(listing.slot), Ordering::Relaxed);
+        crash_point!();
+        entry.stamp.store(stamp, Ordering::Release);
+        crash_point!();
+        Some(place)
+    }
+
+    /// Finds an object's entry.
+    fn entry_of(&self, id: &ObjectId, uid: u64) -> Option<(Place, &Entry)> {
+        let home = home_of(self.index.hash(id), self.homes);
+        let mut window = self.index.window(home);
+        window.find(|(_, entry)| uid_of(entry.stamp.load(Ordering::Relaxed)) == uid)
+    }
+
+    /// Begins to find out whether anybody holds an object. From here on nobody else gets it by
+    /// the index; who has found it already may still be about to pin it, or to find that it cannot.
+    /// Then look at the [`pins`](super::pins), and [`restore`](Self::restore) or
+    /// [`unpublish`](Self::unpublish) it.
+    pub fn withdraw(&mut self, id: &ObjectId, uid: u64) {
+        if let Some((_, entry)) = self.entry_of(id, uid) {
+            entry.stamp.store(uid | WITHDRAWN, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    /// Lists an object again that was withdrawn. If it is `wanted`, whoever lets go of it tells the
+    /// store.
+    pub fn restore(&mut self, id: &ObjectId, uid: u64, wanted: bool) {
+        if let Some((_, entry)) = self.entry_of(id, uid) {
+            let wanted = if wanted { WANTED } else { 0 };
+            entry.stamp.store(uid | wanted, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    /// Takes out an object that is gone.
+    pub fn unpublish(&mut self, id: &ObjectId, uid: u64) {
+        match self.entry_of(id, uid).map(|(place, _)| place) {
+            Some(place) => {
+                self.give_up(place);
+                self.listed -= 1;
+            }
+            // All that are published are listed or counted.
+            None => self.add_unlisted(-1),
+        }
+    }
+
+    /// Empties an entry, and forgets that it and those before it held something where nobody needs
+    /// to look past them.
+    fn give_up(&self, place: Place) {
+        let at = place.0 as usize;
+        let entries = &self.index.entries;
+        if let Some(entry) = entries.get(at) {
+            entry.stamp.store(BUSY, Ordering::Release);
+            crash_point!();
+        }
+        // The entries from the last home's window on are never written.
+        let next = entries
+            .get(at + 1)
+            .map(|entry| entry.stamp.load(Ordering::Relaxed));
+        if next.is_some_and(|stamp| stamp != EMPTY) {
+            return;
+        }
+        let before = entries.get(..=at).unwrap_or_default();
+        for entry in before.iter().rev() {
+            if entry.stamp.load(Ordering::Relaxed) != BUSY {
+                break;
+            }
+            entry.stamp.store(EMPTY, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    /// Adds homes where the table has become too full for its size, a few at a time.
+    fn grow(&mut self) {
+        let full = self.listed * 2 >= self.homes;
+        if !full && self.homes.is_power_of_two() {
+            return;
+        }
+        for _ in 0..GROWTH {
+            if self.homes >= self.max_homes || !self.add_home() {
+                return;
+            }
+            if self.homes.is_power_of_two() {
+                return;
+            }
+        }
+    }
+
+    /// Adds one home, and moves to it what belongs there; whether there was memory for that.
+    fn add_home(&mut self) -> bool {
+        let homes = self.homes + 1;
+        let entries = usize::try_from(homes)
+            .unwrap_or(usize::MAX)
+            .saturating_add(WINDOW);
+        if entries > self.backed && !self.back(entries) {
+            return false;
+        }
+        // The new home takes over from the one with the same number but for the highest bit.
+        let old_home = home_of(self.homes, self.homes);
+        let moving: Vec<_> = self
+            .index
+            .window(old_home)
+            .map(|(place, entry)| (place, entry, entry.stamp.load(Ordering::Relaxed)))
+            .take_while(|(_, _, stamp)| *stamp != EMPTY)
+            .filter(|(_, _, stamp)| is_listed(*stamp))
+            .filter_map(|(place, entry, stamp)| {
+                let words = entry.id.each_ref().map(|word| word.load(Ordering::Relaxed));
+                let listing = entry.listing(stamp, words);
+                let hash = self.index.hash(&listing.id);
+                let was_home = home_of(hash, self.homes) == old_home;
+                let moves = was_home && home_of(hash, homes) != old_home;
+                moves.then_some((place, hash, listing, stamp))
+            })
+            .collect();
+        self.homes = homes;
+        let mut lost = 0;
+        for (_, hash, listing, stamp) in &moving {
+            if self.put(*hash, listing, *stamp).is_none() {
+                lost += 1;
+            }
+        }
+        if lost > 0 {
+            // They are listed nowhere from now on; before anybody can miss them, this says so.
+            self.listed -= lost;
+            self.add_unlisted(lost.cast_signed());
+        }
+        if let Some(header) = self.index.header() {
+            header.homes.store(homes, Ordering::Release);
+            crash_point!();
+        }
+        for (place, ..) in moving {
+            self.give_up(place);
+        }
+        true
+    }
+
+    /// Puts memory behind this many entries and some more; whether there was any.
+    fn back(&mut self, entries: usize) -> bool {
+        /// Entries that are given memory at a time: 64 KiB.
+        const STEP: usize = 1024;
+        let Some(memory) = &self.memory else {
+            return entries <= self.backed;
+        };
+        let all = usize::try_from(self.max_homes).unwrap_or(usize::MAX) + WINDOW;
+        let wanted = entries.next_multiple_of(STEP).min(all);
+        let start = self.backed_bytes();
+        let end = size_of::<Header>() + wanted * size_of::<Entry>();
+        let start = if self.backed == 0 { 0 } else { start };
+        if memory.populate(start, end - start).is_err() {
+            return false;
+        }
+        self.backed = wanted;
+        true
+    }
+}

@@ -1,0 +1,431 @@
+//! What clients hold of what they read in the index: each client's pins, written by it alone.
+//!
+//! # Why nothing is freed that somebody holds
+//! | reader | store |
+//! |---|---|
+//! | finds uid u in an entry | withdraws u: its stamp changes |
+//! | `pin` = u | full fence |
+//! | full fence | looks at every client's pins (acquire) |
+//! | stamp still u? then it holds the object | u is nowhere: the memory is free |
+//! | ... `pin` = 0 (release) | else: the object stays |
+//!
+//! The two fences are in some order. If the reader's comes first, the store sees the pin; if the
+//! store's does, the reader sees that the stamp has changed. Letting go is in the same way between
+//! the reader's `pin` = 0 and the store's mark that an object is wanted: either the store sees that
+//! it is free, or the reader sees the mark, and tells the store.
+//!
+//! A client that dies cannot clean up: the store drops its pins with its connection.
+
+use std::sync::Arc;
+
+use super::crash::crash_point;
+use super::index::{Found, Index, Listing, Place};
+use super::memory::{Memory, Slice};
+use super::page::{Lane, PageHeader, PinSlot, Shape, TOUCHES};
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::ObjectId;
+
+/// How often to look again for an object that the store was just about to free.
+const ATTEMPTS: usize = 4;
+
+/// An object that this client holds. It does not let go by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    slot: u32,
+    place: Place,
+    uid: u64,
+}
+
+/// What came of an attempt to get an object without asking the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Got {
+    /// This client holds it.
+    Pinned(Pin, Listing),
+    /// It is not there.
+    Nowhere,
+    /// The store has to be asked.
+    Unknown,
+}
+
+/// Where a thread looks first for a free pin, so that threads do not meet; no more than advice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hint {
+    /// The pin.
+    pub slot: u32,
+    /// The thread's lane.
+    pub lane: u32,
+    /// The uid that this thread noted last as used.
+    pub used: u64,
+}
+
+/// A client's pins, for the client.
+#[derive(Debug)]
+pub struct Pins {
+    header: Slice<PageHeader>,
+    lanes: Slice<Lane>,
+    slots: Slice<PinSlot>,
+    /// How many handles of this process are behind each pin. It is nobody else's business.
+    owners: Box<[AtomicU32]>,
+}
+
+impl Pins {
+    /// The pins in a client's page.
+    pub fn open(memory: &Arc<Memory>, shape: &Shape) -> Option<Self> {
+        if !memory.is_writable() {
+            return None;
+        }
+        Some(Self::new(
+            memory.slice(0, 1)?,
+            memory.slice(shape.lanes(), super::page::LANES)?,
+            memory.slice(shape.slots(), shape.pins as usize)?,
+        ))
+    }
+
+    /// Pins in these places.
+    pub fn new(header: Slice<PageHeader>, lanes: Slice<Lane>, slots: Slice<PinSlot>) -> Self {
+        let owners = slots.iter().map(|_| AtomicU32::new(0)).collect();
+        Self {
+            header,
+            lanes,
+            slots,
+            owners,
+        }
+    }
+
+    /// Gets an object without asking the store, if that is possible.
+    pub fn get(&self, index: &Index, id: &ObjectId, hint: &mut Hint) -> Got {
+        for _ in 0..ATTEMPTS {
+            let (place, listing) = match index.find(id) {
+                Found::Here(place, listing) => (place, listing),
+                Found::Nowhere => {
+                    self.count_miss(hint);
+                    return Got::Nowhere;
+                }
+                Found::Unknown => return Got::Unknown,
+            };
+            let Some(pin) = self.mark(place, &listing, hint) else {
+                return Got::Unknown;
+            };
+            fence(Ordering::SeqCst);
+            if self.confirm(index, pin, hint) {
+                return Got::Pinned(pin, listing);
+            }
+        }
+        Got::Unknown
+    }
+
+    /// Gets objects in the same way, with one fence for all.
+    pub fn get_many(&self, index: &Index, ids: &[ObjectId], hint: &mut Hint) -> Vec<Got> {
+        let mut found: Vec<_> = ids
+            .iter()
+            .map(|id| match index.find(id) {
+                Found::Here(place, listing) => match self.mark(place, &listing, hint) {
+                    Some(pin) => Got::Pinned(pin, listing),
+                    None => Got::Unknown,
+                },
+                Found::Nowhere => {
+                    self.count_miss(hint);
+                    Got::Nowhere
+                }
+                Found::Unknown => Got::Unknown,
+            })
+            .collect();
+        fence(Ordering::SeqCst);
+        for (got, id) in found.iter_mut().zip(ids) {
+            if let Got::Pinned(pin, _) = got
+                && !self.confirm(index, *pin, hint)
+            {
+                *got = self.get(index, id, hint);
+            }
+        }
+        found
+    }
+
+    /// Pins an object that this client is about to seal: as its creator it holds it until then, so
+    /// there is nothing to confirm. `None` where there is no pin left.
+    pub fn pin_own(&self, uid: u64, hint: &mut Hint) -> Option<Pin> {
+        let slot = self.claim(hint)?;
+        let place = Place::NOT_KNOWN;
+        let pin = Pin { slot, place, uid };
+        self.set(pin);
+        Some(pin)
+    }
+
+    /// The same pin, for an object that was listed in this place since.
+    pub fn placed(&self, pin: Pin, place: Place) -> Pin {
+        if let Some(slot) = self.slots.get(pin.slot as usize) {
+            slot.place
+                .store(u64::from(place.number()), Ordering::Relaxed);
+            crash_point!();
+        }
+        Pin { place, ..pin }
+    }
+
+    /// Gives back a pin that an object was to have that was not sealed.
+    pub fn unpin_own(&self, pin: Pin) {
+        self.clear(pin.slot);
+        self.give_back(pin.slot);
+    }
+
+    /// Takes a pin for an object that was found, and says so. It counts only once it is confirmed,
+    /// behind a fence.
+    fn mark(&self, place: Place, listing: &Listing, hint: &mut Hint) -> Option<Pin> {
+        let slot = self.claim(hint)?;
+        let pin = Pin {
+            slot,
+            place,
+            uid: listing.uid,
+        };
+        self.set(pin);
+        Some(pin)
+    }
+
+    fn confirm(&self, index: &Index, pin: Pin, hint: &mut Hint) -> bool {
+        let holds = index.lists(pin.place, pin.uid);
+        if holds {
+            self.note_use(pin.place, pin.uid, hint);
+        } else {
+            self.clear(pin.slot);
+            self.give_back(pin.slot);
+        }
+        holds
+    }
+
+    fn set(&self, pin: Pin) {
+        if let Some(slot) = self.slots.get(pin.slot as usize) {
+            let place = u64::from(pin.place.number());
+            slot.place.store(place, Ordering::Relaxed);
+            crash_point!();
+            slot.uid.store(pin.uid, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    fn clear(&self, slot: u32) {
+        if let Some(slot) = self.slots.get(slot as usize) {
+            slot.uid.store(0, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    /// Finds a pin that nobody uses.
+    fn claim(&self, hint: &mut Hint) -> Option<u32> {
+        let count = self.owners.len();
+        let start = (hint.slot as usize).min(count);
+        let (before, from) = self.owners.split_at_checked(start)?;
+        let all = from.iter().chain(before);
+        let at = all.enumerate().find(|(_, owners)| {
+            owners.load(Ordering::Relaxed) == 0
+                && owners
+                    .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+        });
+        let (steps, _) = at?;
+        let mut slot = start + steps;
+        if slot >= count {
+            slot -= count;
+        }
+        let next = slot + 1;
+        hint.slot = if next < count { next as u32 } else { 0 };
+        let slot = slot as u32;
+        self.count_in(slot);
+        Some(slot)
+    }
+
+    /// Has the store look at this pin from now on, and at all before it.
+    fn count_in(&self, slot: u32) {
+        if let Some(header) = self.header.first()
+            && header.pins_in_use.load(Ordering::Relaxed) <= u64::from(slot)
+        {
+            header
+                .pins_in_use
+                .fetch_max(u64::from(slot) + 1, Ordering::Relaxed);
+            crash_point!();
+        }
+    }
+
+    fn give_back(&self, slot: u32) {
+        if let Some(owners) = self.owners.get(slot as usize) {
+            owners.store(0, Ordering::Release);
+        }
+    }
+
+    /// Counts one more handle behind a pin.
+    pub fn share(&self, pin: Pin) {
+        if let Some(owners) = self.owners.get(pin.slot as usize) {
+            owners.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes one handle away, and lets go of the object with the last; whether the store has to be
+    /// told ([`tell_released`](Self::tell_released)).
+    pub fn release(&self, index: &Index, pin: Pin, id: &ObjectId, hint: &mut Hint) -> bool {
+        let Some(owners) = self.owners.get(pin.slot as usize) else {
+            return false;
+        };
+        // Down to one: that one is this handle's, and nobody can join, as only who has a handle makes
+        // another. At none the pin would be somebody else's.
+        let mut count = owners.load(Ordering::Acquire);
+        while count > 1 {
+            let one_less =
+                owners.compare_exchange_weak(count, count - 1, Ordering::AcqRel, Ordering::Acquire);
+            match one_less {
+                Ok(_) => return false,
+                Err(now) => count = now,
+            }
+        }
+        self.clear(pin.slot);
+        fence(Ordering::SeqCst);
+        self.give_back(pin.slot);
+        hint.slot = pin.slot;
+        if index.stamp(pin.place) == pin.uid {
+            return false;
+        }
+        // It has been marked, or it is gone, or it is elsewhere as the index has grown.
+        match index.find(id) {
+            Found::Here(place, listing) if listing.uid == pin.uid => index.stamp(place) != pin.uid,
+            _ => true,
+        }
+    }
+
+    /// Notes for the store that something was let go of that it wants back. Then wake it.
+    pub fn tell_released(&self) {
+        if let Some(header) = self.header.first() {
+            header.released.fetch_add(1, Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    /// Notes for the store that an object was used, so that it is evicted later. What is used again
+    /// and again is noted once.
+    pub fn note_use(&self, place: Place, uid: u64, hint: &mut Hint) {
+        let Some(lane) = self.lanes.get(hint.lane as usize) else {
+            return;
+        };
+        add(&lane.hits);
+        if hint.used == uid {
+            return;
+        }
+        hint.used = uid;
+        let noted = lane.touched.load(Ordering::Relaxed);
+        let at = usize::try_from(noted % TOUCHES as u64).unwrap_or(0);
+        if let Some(touch) = lane.touches.get(at) {
+            touch.store(touch_of(place, uid), Ordering::Relaxed);
+            lane.touched.store(noted.wrapping_add(1), Ordering::Release);
+            crash_point!();
+        }
+    }
+
+    fn count_miss(&self, hint: &Hint) {
+        if let Some(lane) = self.lanes.get(hint.lane as usize) {
+            add(&lane.misses);
+        }
+    }
+}
+
+/// Adds one, where another thread may do so at the same time and that does not matter.
+fn add(count: &AtomicU64) {
+    let was = count.load(Ordering::Relaxed);
+    count.store(was.wrapping_add(1), Ordering::Relaxed);
+}
+
+/// A use of an object, in a word: where it is listed, and half of its uid.
+fn touch_of(place: Place, uid: u64) -> u64 {
+    uid << 32 | u64::from(place.number())
+}
+
+/// A client's pins, for the store. All that is read here is what a client wrote.
+#[derive(Debug)]
+pub struct PinView {
+    header: Slice<PageHeader>,
+    lanes: Slice<Lane>,
+    slots: Slice<PinSlot>,
+    /// Uses that were read, of each lane.
+    read: [u64; super::page::LANES],
+    /// Releases that were seen.
+    released: u64,
+}
+
+impl PinView {
+    /// The pins in a client's page.
+    pub fn open(memory: &Arc<Memory>, shape: &Shape) -> Option<Self> {
+        Some(Self::new(
+            memory.slice(0, 1)?,
+            memory.slice(shape.lanes(), super::page::LANES)?,
+            memory.slice(shape.slots(), shape.pins as usize)?,
+        ))
+    }
+
+    /// Pins in these places.
+    pub fn new(header: Slice<PageHeader>, lanes: Slice<Lane>, slots: Slice<PinSlot>) -> Self {
+        Self {
+            header,
+            lanes,
+            slots,
+            read: [0; super::page::LANES],
+            released: 0,
+        }
+    }
+
+    /// The uids that this client holds, and where it found them. What was withdrawn before the fence
+    /// (sequentially consistent) that has to come before this, and is not among them, nobody here holds or will.
+    pub fn held(&self) -> impl Iterator<Item = (u64, Option<Place>)> {
+        let in_use = self
+            .header
+            .first()
+            .map_or(0, |header| header.pins_in_use.load(Ordering::Relaxed));
+        let in_use = usize::try_from(in_use).unwrap_or(usize::MAX);
+        self.slots
+            .iter()
+            .take(in_use)
+            .map(|slot| (slot.uid.load(Ordering::Acquire), slot))
+            .filter(|(uid, _)| *uid != 0)
+            .map(|(uid, slot)| (uid, Place::from_number(slot.place.load(Ordering::Relaxed))))
+    }
+
+    /// Whether the client has let go of something wanted since this was last asked.
+    pub fn has_released(&mut self) -> bool {
+        let released = self
+            .header
+            .first()
+            .map_or(0, |header| header.released.load(Ordering::Acquire));
+        std::mem::replace(&mut self.released, released) != released
+    }
+
+    /// What the client used since this was last asked, the oldest first, as far as that is still
+    /// known: what the store knows those objects by.
+    pub fn used(&mut self, index: &Index, mut each: impl FnMut(u32)) {
+        for (lane, read) in self.lanes.iter().zip(&mut self.read) {
+            let touched = lane.touched.load(Ordering::Acquire);
+            let fresh = touched.wrapping_sub(*read).min(TOUCHES as u64);
+            for number in 0..fresh {
+                let number = touched.wrapping_sub(fresh).wrapping_add(number);
+                let at = usize::try_from(number % TOUCHES as u64).unwrap_or(0);
+                let touch = lane
+                    .touches
+                    .get(at)
+                    .map_or(0, |t| t.load(Ordering::Relaxed));
+                let occupant = Place::from_number(touch & u64::from(u32::MAX))
+                    .and_then(|place| index.occupant(place));
+                if let Some((uid, slot)) = occupant
+                    && uid as u32 == (touch >> 32) as u32
+                {
+                    each(slot);
+                }
+            }
+            *read = touched;
+        }
+    }
+
+    /// Gets that were served from the index, and those that found nothing there. Approximate, where
+    /// threads of one client meet.
+    pub fn counts(&self) -> (u64, u64) {
+        let sum = |count: fn(&Lane) -> &AtomicU64| {
+            let counts = self.lanes.iter().map(count);
+            counts.fold(0, |sum: u64, count| {
+                sum.wrapping_add(count.load(Ordering::Relaxed))
+            })
+        };
+        (sum(|lane| &lane.hits), sum(|lane| &lane.misses))
+    }
+}

@@ -1,0 +1,320 @@
+//! Calls that take the short way: through the shared control plane instead of the socket.
+//!
+//! Each is `None` where it cannot, for whatever reason, and the socket can: then nothing has
+//! happened.
+
+use std::sync::Arc;
+
+use crate::object::Hold;
+use crate::plane::Plane;
+use crate::protocol::message::{Digest, NewObject, ObjectSpec};
+use crate::segment::{Access, Span};
+use crate::session::Session;
+use crate::shm::index::Listing;
+use crate::shm::pins::{Got, Pin};
+use crate::shm::ring::{Op, RingRequest};
+use crate::spin::Spin;
+use crate::{ObjectBuffer, ObjectId, PlasmaError};
+
+/// Objects up to this size are created through the ring, in bytes. The store may have to find memory
+/// for a larger one first, and the ring is one client's threads' together.
+const MAX_CREATE: u64 = 1 << 20;
+
+/// Content up to this size travels in the ring, in bytes. What is longer is created and written in
+/// place: one round trip more, and one copy less.
+const MAX_CONTENT: usize = 16 << 10;
+
+type Short<T> = Result<Option<T>, PlasmaError>;
+
+/// What came of a get, for each id.
+type Buffers = Vec<Option<ObjectBuffer>>;
+
+impl Session {
+    /// The control plane, if there is one and all that was sent through the socket has been seen to.
+    fn plane(&self) -> Short<&Plane> {
+        let Some(plane) = &self.plane else {
+            return Ok(None);
+        };
+        let connection = &self.connection;
+        if !connection.is_ours() || !plane.is_kept() || connection.is_broken() {
+            // The socket says what is the matter.
+            return Ok(None);
+        }
+        if connection.is_behind() {
+            connection.catch_up()?;
+        }
+        Ok(Some(plane))
+    }
+
+    /// The place of an object that the control plane told of.
+    fn span(
+        &self,
+        plane: &Plane,
+        segment: i32,
+        spec: &ObjectSpec,
+        access: Access,
+    ) -> Result<Span, PlasmaError> {
+        let Some(segment) = plane.segment(segment) else {
+            let error = format!("an object in a segment never named: {spec:?}");
+            return Err(self.connection.give_up(PlasmaError::protocol(error)));
+        };
+        Span::new(segment, spec, access).map_err(|error| self.connection.judge(error))
+    }
+
+    fn pinned(
+        self: &Arc<Self>,
+        plane: &Plane,
+        pin: Pin,
+        listing: &Listing,
+    ) -> Result<ObjectBuffer, PlasmaError> {
+        let Listing {
+            id,
+            segment,
+            offset,
+            data_size,
+            metadata_size,
+            ..
+        } = *listing;
+        let spec = spec(segment, offset, data_size, metadata_size);
+        match self.span(plane, segment, &spec, Access::Read) {
+            Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Pinned(pin))),
+            Err(error) => {
+                self.unpin(plane, pin, &id);
+                Err(error)
+            }
+        }
+    }
+
+    fn unpin(&self, plane: &Plane, pin: Pin, id: &ObjectId) {
+        if plane.release(pin, id) {
+            self.connection.set_behind();
+        }
+    }
+
+    /// Gets one object; `Some(None)` if it is not there and there is no time to wait for it.
+    pub(crate) fn get_shortly(
+        self: &Arc<Self>,
+        id: &ObjectId,
+        timeout_ms: i64,
+    ) -> Short<Option<ObjectBuffer>> {
+        let Some(plane) = self.plane()? else {
+            return Ok(None);
+        };
+        let mut got = plane.get(id);
+        if got == Got::Nowhere && timeout_ms != 0 {
+            // It may be about to come.
+            Spin::new().watch(|| (plane.contains(id) != Some(false)).then_some(()));
+            got = plane.get(id);
+        }
+        match got {
+            Got::Pinned(pin, listing) => Ok(Some(Some(self.pinned(plane, pin, &listing)?))),
+            Got::Nowhere if timeout_ms == 0 => Ok(Some(None)),
+            Got::Nowhere | Got::Unknown => Ok(None),
+        }
+    }
+
+    /// Gets those of many objects that it can, and says whether the others are known not to be there.
+    pub(crate) fn get_many_shortly(self: &Arc<Self>, ids: &[ObjectId]) -> Short<(Buffers, bool)> {
+        let Some(plane) = self.plane()? else {
+            return Ok(None);
+        };
+        let mut all_known = true;
+        let found = plane.get_many(ids);
+        // Every pin becomes a buffer, or is given back, before an error is told.
+        let buffers: Vec<_> = found
+            .into_iter()
+            .map(|got| match got {
+                Got::Pinned(pin, listing) => self.pinned(plane, pin, &listing).map(Some),
+                Got::Nowhere => Ok(None),
+                Got::Unknown => {
+                    all_known = false;
+                    Ok(None)
+                }
+            })
+            .collect();
+        let buffers: Result<Buffers, _> = buffers.into_iter().collect();
+        Ok(Some((buffers?, all_known)))
+    }
+
+    /// Whether an object is sealed.
+    pub(crate) fn contains_shortly(&self, id: &ObjectId) -> Short<bool> {
+        Ok(self.plane()?.and_then(|plane| plane.contains(id)))
+    }
+
+    /// Notes objects as used.
+    pub(crate) fn refresh_shortly(&self, ids: &[ObjectId]) -> Short<()> {
+        let plane = self.plane()?;
+        Ok(plane.and_then(|plane| plane.refresh(ids).then_some(())))
+    }
+
+    /// Creates an object.
+    pub(crate) fn create_shortly(
+        self: &Arc<Self>,
+        id: ObjectId,
+        data_size: u64,
+        metadata_size: u64,
+        evict_if_full: bool,
+    ) -> Short<ObjectBuffer> {
+        if data_size.saturating_add(metadata_size) > MAX_CREATE {
+            return Ok(None);
+        }
+        let Some(plane) = self.plane()? else {
+            return Ok(None);
+        };
+        let request = RingRequest {
+            evict_if_full,
+            data_size,
+            metadata_size,
+            ..RingRequest::about(Op::Create, id)
+        };
+        let Some(created) = plane.call(&self.connection, request, [&[], &[]]) else {
+            return Ok(None);
+        };
+        let (outcome, created) = created?;
+        self.accepted(outcome, data_size + metadata_size)?;
+        let spec = spec(created.segment, created.offset, data_size, metadata_size);
+        match self.span(plane, created.segment, &spec, Access::Write) {
+            Ok(span) => {
+                let hold = Hold::Created { uid: created.uid };
+                Ok(Some(ObjectBuffer::writing(self, id, span, hold)))
+            }
+            Err(error) => {
+                self.connection.abandon(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Seals an object of this client's that is to have this number, and goes on holding it.
+    pub(crate) fn seal_shortly(&self, id: ObjectId, uid: u64, digest: Digest) -> Short<Pin> {
+        let Some(plane) = self.plane()? else {
+            return Ok(None);
+        };
+        // Before the store lets go of it on this client's behalf.
+        let Some(pin) = plane.pin_own(uid) else {
+            return Ok(None);
+        };
+        let request = RingRequest {
+            digest,
+            ..RingRequest::about(Op::Seal, id)
+        };
+        let sealed = plane.call(&self.connection, request, [&[], &[]]);
+        match sealed.transpose() {
+            Ok(Some((Ok(()), sealed))) => Ok(Some(plane.placed(pin, sealed.offset))),
+            failed => {
+                plane.unpin_own(pin);
+                let answer = failed?;
+                answer.map_or(Ok(None), |(outcome, _)| {
+                    self.accepted(outcome, 0).map(|()| None)
+                })
+            }
+        }
+    }
+
+    /// Creates and seals an object with this content.
+    pub(crate) fn put_shortly(&self, object: &NewObject<'_>, evict_if_full: bool) -> Short<()> {
+        self.put_all_shortly(std::slice::from_ref(object), evict_if_full, false)
+    }
+
+    /// Creates and seals many objects, or none.
+    pub(crate) fn put_batch_shortly(
+        &self,
+        objects: &[NewObject<'_>],
+        evict_if_full: bool,
+    ) -> Short<()> {
+        self.put_all_shortly(objects, evict_if_full, true)
+    }
+
+    fn put_all_shortly(
+        &self,
+        objects: &[NewObject<'_>],
+        evict_if_full: bool,
+        as_one: bool,
+    ) -> Short<()> {
+        let Some(plane) = self.plane()? else {
+            return Ok(None);
+        };
+        let longest = objects.iter().map(content_len).max().unwrap_or(0);
+        if longest > MAX_CONTENT || !plane.takes(longest) {
+            return Ok(None);
+        }
+        let last = objects.len().saturating_sub(1);
+        let requests = objects.iter().enumerate().map(|(number, object)| {
+            let op = match (as_one, number == last) {
+                (false, _) => Op::CreateAndSeal,
+                (true, false) => Op::Batch,
+                (true, true) => Op::BatchEnd,
+            };
+            let request = RingRequest {
+                evict_if_full,
+                data_size: object.data.len() as u64,
+                metadata_size: object.metadata.len() as u64,
+                digest: object.digest,
+                ..RingRequest::about(op, object.id)
+            };
+            (request, [object.data, object.metadata])
+        });
+        let mut outcome = Ok(());
+        let asked = plane.call_all(&self.connection, requests, |(last, _)| outcome = last);
+        match asked {
+            None => Ok(None),
+            Some(asked) => {
+                asked?;
+                let sizes = objects
+                    .iter()
+                    .map(content_len)
+                    .fold(0, usize::saturating_add);
+                self.accepted(outcome, sizes as u64).map(Some)
+            }
+        }
+    }
+
+    /// Deletes objects.
+    pub(crate) fn delete_shortly(&self, ids: &[ObjectId]) -> Short<()> {
+        let Some(plane) = self.plane()? else {
+            return Ok(None);
+        };
+        let requests = ids
+            .iter()
+            .map(|id| (RingRequest::about(Op::Delete, *id), [&[][..], &[]]));
+        let asked = plane.call_all(&self.connection, requests, |_| {});
+        asked.transpose()
+    }
+
+    /// Counts one more buffer of an object that has one.
+    pub(crate) fn retain(&self, id: ObjectId, hold: &Hold) {
+        match (hold, &self.plane) {
+            (Hold::Pinned(pin), Some(plane)) => plane.share(*pin),
+            _ => self.connection.retain(id),
+        }
+    }
+
+    /// Lets go of one buffer of a sealed object.
+    pub(crate) fn let_go(&self, id: ObjectId, hold: &Hold) {
+        match (hold, &self.plane) {
+            (Hold::Pinned(pin), Some(plane)) => {
+                // After a fork these are the parent's pins.
+                if self.connection.is_ours() {
+                    self.unpin(plane, *pin, &id);
+                }
+            }
+            _ => self.connection.release(id),
+        }
+    }
+}
+
+fn content_len(object: &NewObject<'_>) -> usize {
+    object.data.len().saturating_add(object.metadata.len())
+}
+
+fn spec(segment: i32, data_offset: u64, data_size: u64, metadata_size: u64) -> ObjectSpec {
+    ObjectSpec {
+        segment,
+        data_offset,
+        data_size,
+        // Where this is too much, it is not inside any segment either.
+        metadata_offset: data_offset.saturating_add(data_size),
+        metadata_size,
+        device_num: 0,
+    }
+}
