@@ -42,6 +42,9 @@ mod backer;
 mod builder;
 mod error;
 mod external;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod memory;
 mod metrics;

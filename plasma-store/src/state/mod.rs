@@ -11,6 +11,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod wait;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "it panics where something is amiss, which is what it is for"
+)]
+pub(crate) mod world;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
