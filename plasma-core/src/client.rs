@@ -12,10 +12,6 @@ use crate::segment::{Access, Span};
 use crate::session::{Session, Shared};
 use crate::{DigestPolicy, Notifications, ObjectBuffer, ObjectId, PlasmaError};
 
-/// Objects from this size on are created in place and written there, rather than sent through
-/// the socket, which copies them four times.
-const INLINE_LIMIT: usize = 128 << 10;
-
 /// Longest batch, in bytes: a flatbuffer has at most 2 GiB, and some of that is its frame.
 const MAX_BATCH_LEN: u64 = i32::MAX as u64 - 1024;
 
@@ -234,7 +230,8 @@ impl PlasmaClient {
         data: &[u8],
         meta: &[u8],
     ) -> Result<(), PlasmaError> {
-        if data.len().saturating_add(meta.len()) >= INLINE_LIMIT {
+        let len = data.len().saturating_add(meta.len());
+        if self.shared.is_written_in_place(len) {
             let mut object = self.create(oid, data.len(), meta)?;
             object.data_mut().copy_from_slice(data);
             return object.seal();

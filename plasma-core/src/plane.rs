@@ -28,7 +28,7 @@ use crate::{ObjectId, PlasmaError};
 
 /// How often to look for an answer before the processor is offered to others. The store needs less
 /// than a microsecond while it is awake, and a look takes some 20 ns.
-const QUICK_LOOKS: u32 = 200;
+const QUICK_LOOKS: u32 = 40;
 
 /// A client's part of the control plane.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Plane {
         with_hint(|hint| {
             ids.iter().all(|id| match self.index.find(id) {
                 Found::Here(place, listing) => {
-                    self.pins.note_use(place, listing.uid, hint);
+                    self.pins.refresh(place, listing.uid, hint);
                     true
                 }
                 Found::Nowhere => true,
@@ -334,7 +334,8 @@ fn sleep(wake: &OwnedFd, connection: &Connection) -> Result<(), PlasmaError> {
     if woken.any() == Some(true) {
         // Only resets the event; the answer is in memory.
         let _ = unistd::read(wake, &mut [0; 8]);
-    } else if socket.any() == Some(true) {
+    } else if socket.any() != Some(false) {
+        // `None` is an event that `nix` has no name for, which is the one that was asked for.
         return Err(connection.give_up(PlasmaError::Disconnected));
     }
     Ok(())

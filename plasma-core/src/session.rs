@@ -19,6 +19,7 @@ use crate::object::Hold;
 use crate::plane::Plane;
 use crate::protocol::message::{ErrorCode, Outcome, Reply, Request};
 use crate::segment::{Access, Span};
+use crate::shortcut::MAX_CONTENT;
 use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError, shm};
 
 /// Longest path of a Unix socket, in bytes: `sun_path` less its final zero.
@@ -29,6 +30,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections kept for the next get that has to wait.
 const IDLE_WAITERS: usize = 4;
+
+/// Objects up to this size are sent through the socket where there is nothing better, in bytes. It
+/// copies them four times.
+const MAX_SENT: usize = 128 << 10;
 
 /// What clones of a client share.
 pub(crate) struct Shared {
@@ -74,8 +79,15 @@ impl Shared {
         &self,
         call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
-        match call(&self.session.load()) {
-            Err(PlasmaError::Disconnected | PlasmaError::Forked) if self.reconnect => {
+        let session = self.session.load();
+        match call(&session) {
+            Err(PlasmaError::Disconnected | PlasmaError::Forked) if self.reconnect => {}
+            result => return result,
+        }
+        let next = self.renewed()?;
+        match call(&next) {
+            // A store that is dying may have closed a waiter's connection, and the other not yet.
+            Err(PlasmaError::Disconnected) if Arc::ptr_eq(&next, &session) => {
                 call(&self.renewed()?)
             }
             result => result,
@@ -134,6 +146,12 @@ impl Shared {
             }
         }
         set
+    }
+
+    /// Whether an object of so many bytes is better created and then written than sent.
+    pub(crate) fn is_written_in_place(&self, len: usize) -> bool {
+        let short = self.session.load().plane.is_some();
+        len > if short { MAX_CONTENT } else { MAX_SENT }
     }
 
     /// What the present store holds at most, in bytes.

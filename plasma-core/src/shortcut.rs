@@ -22,7 +22,7 @@ const MAX_CREATE: u64 = 1 << 20;
 
 /// Content up to this size travels in the ring, in bytes. What is longer is created and written in
 /// place: one round trip more, and one copy less.
-const MAX_CONTENT: usize = 16 << 10;
+pub(crate) const MAX_CONTENT: usize = 16 << 10;
 
 type Short<T> = Result<Option<T>, PlasmaError>;
 

@@ -16,11 +16,22 @@ const MIN_WINDOW: Duration = Duration::from_micros(20);
 /// A sleep of at most this, waking included, is one that a longer watch could have saved.
 const SHORT_SLEEP: Duration = Duration::from_micros(300);
 
+/// Who gives the processor away for this long has given it to somebody who had work to do. The
+/// kernel lets that go on for milliseconds, in which the answer may have come long ago.
+const CROWD: Duration = Duration::from_micros(50);
+
+/// After that so many waits go straight to sleep: more each time, where it happens again soon.
+const MIN_SKIP: u32 = 16;
+const MAX_SKIP: u32 = 4096;
+
 /// An adaptive spin: it watches as long as watching has paid off lately, and not at all when waits
 /// are long, so that an idle process uses no processor time.
 #[derive(Debug)]
 pub struct Spin {
     window: Duration,
+    /// Waits that are still to go straight to sleep, and how many the next crowd costs.
+    skip: u32,
+    next_skip: u32,
 }
 
 impl Default for Spin {
@@ -34,6 +45,8 @@ impl Spin {
     pub fn new() -> Self {
         Self {
             window: max_window(),
+            skip: 0,
+            next_skip: MIN_SKIP,
         }
     }
 
@@ -43,18 +56,30 @@ impl Spin {
         if let Some(found) = look() {
             return Some(found);
         }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
         if self.window.is_zero() {
             return None;
         }
         let start = Instant::now();
+        let mut before = Duration::ZERO;
         loop {
             thread::yield_now();
-            if let Some(found) = look() {
-                return Some(found);
+            let found = look();
+            let now = start.elapsed();
+            if now - before >= CROWD {
+                // Whoever gives way here comes last; whoever sleeps is woken first.
+                self.skip = self.next_skip;
+                self.next_skip = (self.next_skip * 2).min(MAX_SKIP);
+            } else if found.is_some() && self.next_skip > MIN_SKIP {
+                self.next_skip -= 1;
             }
-            if start.elapsed() >= self.window {
-                return None;
+            if found.is_some() || now >= self.window {
+                return found;
             }
+            before = now;
         }
     }
 

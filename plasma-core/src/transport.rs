@@ -20,7 +20,11 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, send, sendmsg};
 use crate::protocol::frame::{FrameError, HEADER_LEN, Header, MessageType};
 use crate::protocol::message::Frame;
 
-/// Bytes an inbox holds room for while nothing larger is under way.
+/// Bytes an inbox holds room for at first. Most peers never send more at once, and there may be
+/// thousands of them.
+const FIRST_CAPACITY: usize = 4 << 10;
+
+/// Bytes an inbox holds room for where that has not been enough, while nothing larger is under way.
 const USUAL_CAPACITY: usize = 64 << 10;
 
 /// The most descriptors the kernel lets one message carry (`SCM_MAX_FD`). With room for all of
@@ -139,8 +143,8 @@ impl Inbox {
         if self.is_empty() {
             self.start = 0;
             self.end = 0;
-            if capacity != USUAL_CAPACITY {
-                self.words = vec![0; USUAL_CAPACITY / size_of::<u64>()];
+            if capacity == 0 || capacity > USUAL_CAPACITY {
+                self.words = vec![0; FIRST_CAPACITY / size_of::<u64>()];
             }
         } else if self.start >= capacity / 2 {
             let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
@@ -148,7 +152,9 @@ impl Inbox {
             self.end -= self.start;
             self.start = 0;
         } else if self.end == capacity {
-            self.words.resize(self.words.len() * 2, 0);
+            let doubled = self.words.len() * 2;
+            let len = doubled.max(USUAL_CAPACITY / size_of::<u64>());
+            self.words.resize(len, 0);
         }
     }
 

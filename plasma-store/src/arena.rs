@@ -14,6 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::ftruncate;
+use plasma_core::shm::memory::Source;
 
 use crate::StoreError;
 use crate::memory;
@@ -236,6 +237,23 @@ impl Arena {
                 // which is writable and, being sealed, as long as the file. `bytes` is the heap's,
                 // so the two do not overlap. No Rust reference to the mapping exists.
                 unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes bytes that a client has in memory of its own that is shared with the store, and may be
+    /// changing: the object gets whatever is there.
+    pub(crate) fn write_from(&self, offset: u64, source: &Source<'_>) -> io::Result<()> {
+        match &self.access {
+            Access::File(file) => file.write_all_at(&source.to_vec(), offset),
+            Access::Mapped(mapping) => {
+                let start = place(mapping, offset, source.len())?;
+                // SAFETY: `place` has found `source.len()` bytes from `start` inside the mapping,
+                // which is writable and, being sealed, as long as the file. The source is readable
+                // for as long as it lives, and in another mapping, of another file. No Rust reference
+                // to either exists.
+                unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), start, source.len()) };
                 Ok(())
             }
         }

@@ -17,10 +17,11 @@ use crate::StoreError;
 use crate::arena::{Arena, Place};
 use crate::external;
 use crate::limits::ClientLimits;
-#[cfg(feature = "metrics")]
-use crate::metrics::Exporter;
 use crate::metrics::Stats;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Exporter, Renewal};
 use crate::server::{Admission, Options, Server, Stop};
+use crate::sharing::Sharing;
 use crate::socket::Listener;
 use crate::state::Limits;
 
@@ -77,6 +78,7 @@ pub struct StoreBuilder {
     prefault: Prefault,
     external_store: Option<String>,
     limits: ClientLimits,
+    sharing: Sharing,
     mode: Option<u32>,
     group: Option<String>,
     allowed_uids: Vec<u32>,
@@ -219,6 +221,51 @@ impl StoreBuilder {
         self
     }
 
+    /// Whether clients of this project are offered memory to read and write small objects through
+    /// without a system call; on unless told. Off, everybody uses the socket, as Arrow's clients
+    /// always do.
+    ///
+    /// Sealed objects are then listed in an index that clients read, which takes 64 bytes for each
+    /// of up to four times as many objects as there are (128 KiB at least), and each client has pages
+    /// of its own: 8 KiB when it only reads, and up to 16 bytes for each object that it holds; some
+    /// 300 KiB once it writes small objects.
+    pub fn shared_memory(mut self, shared_memory: bool) -> Self {
+        self.sharing.enabled = shared_memory;
+        self
+    }
+
+    /// Objects that one client can hold through [`shared_memory`](Self::shared_memory); 8192 unless
+    /// told, 0 is the same as none of it. What it holds beyond that goes through the socket.
+    ///
+    /// The store looks at what all clients hold when it deletes or evicts, so this bounds what a
+    /// client can make that cost.
+    pub fn max_pins(mut self, pins: u32) -> Self {
+        self.sharing.pins = pins;
+        self
+    }
+
+    /// Small requests that one client can have under way in shared memory, rounded up to a power of
+    /// two; 256 unless told, 0 has them go through the socket.
+    pub fn ring_requests(mut self, requests: u32) -> Self {
+        self.sharing.requests = requests;
+        self
+    }
+
+    /// Bytes of content that one client can have under way in shared memory; 256 KiB unless told.
+    /// Only objects of up to 16 KiB, and no more than this, have their content sent that way.
+    pub fn ring_bytes(mut self, bytes: u32) -> Self {
+        self.sharing.content_bytes = bytes;
+        self
+    }
+
+    /// How long the store goes on looking for requests in shared memory after the last, before it
+    /// sleeps and has to be woken; 50 µs unless told, and 0 where there is but one processor. A store
+    /// that nobody asks for anything uses no processor time either way.
+    pub fn poll_time(mut self, time: Duration) -> Self {
+        self.sharing.poll_time = Some(time);
+        self
+    }
+
     /// Serves metrics over HTTP at this address, under `/metrics`, in the format of Prometheus
     /// (`OpenMetrics`), from a thread of their own. Port 0 is any that is free:
     /// [`StoreHandle::metrics_address`] tells which. Unless told, there are none.
@@ -324,12 +371,23 @@ impl StoreBuilder {
                 Admission::Everyone
             },
             prefault: self.prefault,
+            rings: self.sharing.options(),
         };
         #[cfg(feature = "metrics")]
         let watched = self.metrics.is_some();
         #[cfg(not(feature = "metrics"))]
         let watched = false;
-        let stats = Arc::new(Stats::new(watched));
+        #[cfg_attr(not(feature = "metrics"), expect(unused_mut))]
+        let mut stats = Stats::new(watched);
+        #[cfg(feature = "metrics")]
+        if watched {
+            let renewal = Renewal::new().map_err(|source| StoreError::Kernel {
+                action: "make an event",
+                source,
+            })?;
+            stats.renewal = Some(renewal);
+        }
+        let stats = Arc::new(stats);
         #[cfg(feature = "metrics")]
         let exporter = match self.metrics {
             Some(address) => Some(Exporter::start(address, Arc::clone(&stats))?),

@@ -45,10 +45,13 @@ mod external;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod keeper;
 mod limits;
 mod memory;
 mod metrics;
+mod readers;
 mod server;
+mod sharing;
 mod socket;
 mod state;
 

@@ -159,6 +159,14 @@ impl StoreProcess {
             .expect("the store accepts a client")
     }
 
+    /// A client that asks for everything through the socket, as Arrow's do.
+    pub fn socket_client(&self) -> PlasmaClient {
+        let builder = PlasmaClient::builder().retries(0).shared_memory(false);
+        builder
+            .connect(&self.socket)
+            .expect("the store accepts a client")
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_none()

@@ -504,7 +504,7 @@ fn one_object_too_many_is_out_of_memory() {
 #[test]
 fn who_names_too_many_objects_is_cut_off() {
     beyond_a_limit("--max-ids", "10", |store, _| {
-        let client = store.client();
+        let client = store.socket_client();
         let found = client.get_many(&ids(10), 0).expect("ten are allowed");
         assert_eq!(found.len(), 10);
         let refused = client.get_many(&ids(11), 0);
@@ -790,7 +790,8 @@ fn metrics_tell_how_the_store_does() {
                 ("plasma_request_seconds_count{type=\"get\"}", 0.),
             ],
         );
-        let client = connect(store.socket()).expect("it serves");
+        let by_socket = PlasmaClient::builder().shared_memory(false);
+        let client = by_socket.connect(store.socket()).expect("it serves");
         for n in 0..4 {
             client
                 .create_and_seal(id(n), &[1; 1900], &[2; 100])
@@ -922,6 +923,46 @@ fn metrics_are_well_formed() {
     });
 }
 
+/// What clients read in shared memory the store does not see, until somebody asks.
+#[test]
+fn metrics_tell_of_what_is_read_without_asking() {
+    within(LIMIT, || {
+        let store = Store::builder()
+            .capacity(10_000)
+            .metrics((Ipv4Addr::LOCALHOST, 0))
+            .spawn()
+            .expect("the store starts");
+        let address = store.metrics_address().expect("metrics are served");
+        let client = connect(store.socket()).expect("it serves");
+        for n in 0..3 {
+            client
+                .create_and_seal(id(n), &[1; 1000], b"")
+                .expect("there is room");
+        }
+        let held: Vec<_> = [0, 0, 1].map(|n| client.get(id(n), 0)).into();
+        assert!(held.iter().all(|got| matches!(got, Ok(Some(_)))));
+        assert!(matches!(client.get(id(77), 0), Ok(None)));
+        let says = |pinned| {
+            let text = scrape(address);
+            let samples = samples(&text);
+            // At once: it is of the moment at which it is asked.
+            assert_eq!(samples.get("plasma_pinned_bytes"), Some(&pinned));
+            assert_eq!(samples.get("plasma_hits_total"), Some(&3.));
+            assert_eq!(samples.get("plasma_misses_total"), Some(&1.));
+            let gets = samples.get("plasma_request_seconds_count{type=\"get\"}");
+            assert_eq!(gets, Some(&0.));
+        };
+        says(2000.);
+        drop(held);
+        says(0.);
+        drop(client);
+        eventually_says(
+            address,
+            &[("plasma_clients", 0.), ("plasma_hits_total", 3.)],
+        );
+    });
+}
+
 #[test]
 fn metrics_tell_who_was_refused_and_cut_off() {
     within(LIMIT, || {
@@ -934,7 +975,7 @@ fn metrics_tell_who_was_refused_and_cut_off() {
             "0",
         ];
         let (store, address) = store_with_metrics(&args);
-        let clients = [store.client(), store.client(), store.client()];
+        let clients = [store.socket_client(), store.client(), store.client()];
         for _ in 0..5 {
             assert!(connect(store.socket()).is_err());
         }

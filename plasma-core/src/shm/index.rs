@@ -31,10 +31,16 @@ use std::sync::Arc;
 use super::crash::crash_point;
 use super::memory::{Memory, Shareable, Slice};
 use super::sync::{AtomicU64, Ordering, fence};
+use super::twins::{is_skipped, unless_skipped};
 use crate::ObjectId;
 
 /// Entries that an object may be in, from its home on.
+#[cfg(not(all(plasma_loom, test)))]
 pub const WINDOW: usize = 32;
+
+/// The same in models, where each one more takes the checker twice as long.
+#[cfg(all(plasma_loom, test))]
+pub const WINDOW: usize = 2;
 
 /// Homes of an index that is new.
 pub const FIRST_HOMES: usize = 1024;
@@ -274,6 +280,12 @@ impl Index {
         xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), self.seed)
     }
 
+    /// The home of an object where there are `homes` of them.
+    #[cfg(all(plasma_loom, test))]
+    pub(super) fn home(&self, id: &ObjectId, homes: u64) -> u64 {
+        home_of(self.hash(id), homes)
+    }
+
     /// The entries that an object may be in, with their numbers.
     fn window(&self, home: u64) -> impl Iterator<Item = (Place, &Entry)> {
         let start = usize::try_from(home).unwrap_or(usize::MAX);
@@ -310,7 +322,7 @@ impl Index {
                     if again & WITHDRAWN != 0 {
                         return Found::Unknown;
                     }
-                    if again & !WANTED != listing.uid {
+                    if again & !WANTED != listing.uid && !is_skipped!(FindRecheck) {
                         // It is gone, or elsewhere, or it was half another.
                         continue 'look;
                     }
@@ -318,7 +330,7 @@ impl Index {
                 }
             }
             fence(Ordering::Acquire);
-            if header.homes.load(Ordering::Relaxed) == homes {
+            if header.homes.load(Ordering::Relaxed) == homes || is_skipped!(HomesRecheck) {
                 let complete = header.unlisted.load(Ordering::Acquire) == 0;
                 return if complete { missing } else { Found::Unknown };
             }
@@ -444,6 +456,56 @@ impl IndexWriter {
         }
     }
 
+    /// An index of a model's, with room for one home more than it begins with.
+    #[cfg(all(plasma_loom, test))]
+    pub(super) fn model(homes: usize) -> Self {
+        let word = || AtomicU64::new(0);
+        let words = || std::array::from_fn(|_| word());
+        let entry = |_| Entry {
+            stamp: word(),
+            id: std::array::from_fn(|_| word()),
+            offset: word(),
+            data_size: word(),
+            metadata_size: word(),
+            slot: word(),
+        };
+        let header = Header {
+            magic: word(),
+            version: word(),
+            seed: word(),
+            _unused: words(),
+            keeper: word(),
+            homes: word(),
+            unlisted: word(),
+            _unused_too: words(),
+        };
+        let max_homes = homes + 1;
+        let entries: Vec<_> = (0..max_homes + WINDOW).map(entry).collect();
+        let mut writer = Self {
+            index: Index {
+                header: Slice::model(vec![header]),
+                entries: Slice::model(entries),
+                seed: 0,
+            },
+            memory: None,
+            homes: 0,
+            max_homes: max_homes as u64,
+            listed: 0,
+            unlisted: 0,
+            backed: max_homes + WINDOW,
+        };
+        writer.begin(homes as u64);
+        writer
+    }
+
+    /// Adds homes at once.
+    #[cfg(all(plasma_loom, test))]
+    pub(super) fn add_homes(&mut self, count: usize) {
+        for _ in 0..count {
+            assert!(self.add_home(), "there is room");
+        }
+    }
+
     /// The memory it is in.
     pub fn memory(&self) -> Option<&Arc<Memory>> {
         self.memory.as_ref()
@@ -494,7 +556,7 @@ impl IndexWriter {
             window.find(|(_, entry)| !is_listed(entry.stamp.load(Ordering::Relaxed)))?;
         entry.stamp.store(BUSY, Ordering::Relaxed);
         crash_point!();
-        fence(Ordering::Release);
+        unless_skipped!(PublishFence, fence(Ordering::Release));
         let words = words_of(&listing.id, listing.segment);
         for (place, word) in entry.id.iter().zip(words) {
             place.store(word, Ordering::Relaxed);

@@ -104,6 +104,16 @@ impl Memory {
         })
     }
 
+    /// How long it is, in bytes.
+    pub fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether this side may write it.
     pub fn is_writable(&self) -> bool {
         self.writable
@@ -239,6 +249,13 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
+    /// None, for a model.
+    #[cfg(all(plasma_loom, test))]
+    pub(super) fn none() -> Self {
+        let memory = Memory::create(1, Writers::Client).expect("there is memory");
+        Self::new(&Arc::new(memory), 0, 0).expect("none are inside")
+    }
+
     /// `len` bytes from `offset` on; `None` unless all of them are inside.
     pub fn new(memory: &Arc<Memory>, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
@@ -312,6 +329,15 @@ impl Source<'_> {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// A copy of them.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.len];
+        // SAFETY: by the field's invariant `len` bytes from `start` are readable; `copy` is this
+        // process's own and has as many.
+        unsafe { std::ptr::copy_nonoverlapping(self.start, copy.as_mut_ptr(), self.len) };
+        copy
     }
 
     /// Whether there are none.

@@ -21,10 +21,13 @@
 pub mod crash;
 pub mod index;
 pub mod memory;
+#[cfg(all(plasma_loom, test))]
+mod models;
 pub mod page;
 pub mod pins;
 pub mod ring;
 mod sync;
+mod twins;
 
 pub use sync::{Ordering, fence};
 

@@ -15,14 +15,26 @@
 //! | 64 | answers, 32 bytes each |
 
 use super::memory::Shareable;
+#[cfg(all(plasma_loom, test))]
+use super::memory::Slice;
 use super::ring::{Answer, CONTENT_ALIGNMENT, Submission};
 use super::sync::AtomicU64;
 
 /// Threads of one client that note what they use without getting into each other's way.
+#[cfg(not(all(plasma_loom, test)))]
 pub const LANES: usize = 8;
 
+/// The same in models.
+#[cfg(all(plasma_loom, test))]
+pub const LANES: usize = 1;
+
 /// Uses that are kept for the store, of each lane.
+#[cfg(not(all(plasma_loom, test)))]
 pub const TOUCHES: usize = 256;
+
+/// The same in models.
+#[cfg(all(plasma_loom, test))]
+pub const TOUCHES: usize = 1;
 
 /// What a client says to the store, each in a cache line of its own.
 #[repr(C, align(64))]
@@ -83,6 +95,53 @@ pub struct AnswersHeader {
 
 // SAFETY: atomics of eight bytes, eight of them in 64 bytes.
 unsafe impl Shareable for AnswersHeader {}
+
+#[cfg(all(plasma_loom, test))]
+impl PageHeader {
+    /// A page of a model's, with so many pins.
+    pub(super) fn model(pins: usize) -> (Slice<Self>, Slice<Lane>, Slice<PinSlot>) {
+        let word = || AtomicU64::new(0);
+        let header = Self {
+            pins_in_use: word(),
+            released: word(),
+            _unused: std::array::from_fn(|_| word()),
+            tail: word(),
+            _unused_too: std::array::from_fn(|_| word()),
+            asleep: word(),
+            _unused_neither: std::array::from_fn(|_| word()),
+        };
+        let lanes: Vec<_> = (0..LANES)
+            .map(|_| Lane {
+                touched: word(),
+                hits: word(),
+                misses: word(),
+                _unused: std::array::from_fn(|_| word()),
+                touches: std::array::from_fn(|_| word()),
+            })
+            .collect();
+        let slots: Vec<_> = (0..pins)
+            .map(|_| PinSlot {
+                uid: word(),
+                place: word(),
+            })
+            .collect();
+        (
+            Slice::model(vec![header]),
+            Slice::model(lanes),
+            Slice::model(slots),
+        )
+    }
+}
+
+#[cfg(all(plasma_loom, test))]
+impl AnswersHeader {
+    pub(super) fn model() -> Slice<Self> {
+        Slice::model(vec![Self {
+            need_wakeup: AtomicU64::new(0),
+            _unused: std::array::from_fn(|_| AtomicU64::new(0)),
+        }])
+    }
+}
 
 /// How large the parts of a client's pages are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,6 +23,7 @@ use super::index::{Found, Index, Listing, Place};
 use super::memory::{Memory, Slice};
 use super::page::{Lane, PageHeader, PinSlot, Shape, TOUCHES};
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use super::twins::{is_skipped, unless_skipped};
 use crate::ObjectId;
 
 /// How often to look again for an object that the store was just about to free.
@@ -106,7 +107,7 @@ impl Pins {
             let Some(pin) = self.mark(place, &listing, hint) else {
                 return Got::Unknown;
             };
-            fence(Ordering::SeqCst);
+            unless_skipped!(ReaderFence, fence(Ordering::SeqCst));
             if self.confirm(index, pin, hint) {
                 return Got::Pinned(pin, listing);
             }
@@ -181,9 +182,9 @@ impl Pins {
     }
 
     fn confirm(&self, index: &Index, pin: Pin, hint: &mut Hint) -> bool {
-        let holds = index.lists(pin.place, pin.uid);
+        let holds = is_skipped!(Recheck) || index.lists(pin.place, pin.uid);
         if holds {
-            self.note_use(pin.place, pin.uid, hint);
+            self.note(pin.place, pin.uid, hint);
         } else {
             self.clear(pin.slot);
             self.give_back(pin.slot);
@@ -203,7 +204,12 @@ impl Pins {
 
     fn clear(&self, slot: u32) {
         if let Some(slot) = self.slots.get(slot as usize) {
-            slot.uid.store(0, Ordering::Release);
+            let order = if is_skipped!(Release) {
+                Ordering::Relaxed
+            } else {
+                Ordering::Release
+            };
+            slot.uid.store(0, order);
             crash_point!();
         }
     }
@@ -275,7 +281,7 @@ impl Pins {
             }
         }
         self.clear(pin.slot);
-        fence(Ordering::SeqCst);
+        unless_skipped!(ReleaseFence, fence(Ordering::SeqCst));
         self.give_back(pin.slot);
         hint.slot = pin.slot;
         if index.stamp(pin.place) == pin.uid {
@@ -296,21 +302,31 @@ impl Pins {
         }
     }
 
-    /// Notes for the store that an object was used, so that it is evicted later. What is used again
-    /// and again is noted once.
-    pub fn note_use(&self, place: Place, uid: u64, hint: &mut Hint) {
+    /// Notes for the store that an object is to count as just used.
+    pub fn refresh(&self, place: Place, uid: u64, hint: &mut Hint) {
+        hint.used = 0;
+        self.note_touch(touch_of(place, uid) | REFRESH, hint);
+    }
+
+    /// Notes for the store that an object was read. What is read again and again is noted once.
+    fn note(&self, place: Place, uid: u64, hint: &mut Hint) {
+        if let Some(lane) = self.lanes.get(hint.lane as usize) {
+            add(&lane.hits);
+        }
+        if hint.used != uid {
+            hint.used = uid;
+            self.note_touch(touch_of(place, uid), hint);
+        }
+    }
+
+    fn note_touch(&self, touch: u64, hint: &Hint) {
         let Some(lane) = self.lanes.get(hint.lane as usize) else {
             return;
         };
-        add(&lane.hits);
-        if hint.used == uid {
-            return;
-        }
-        hint.used = uid;
         let noted = lane.touched.load(Ordering::Relaxed);
         let at = usize::try_from(noted % TOUCHES as u64).unwrap_or(0);
-        if let Some(touch) = lane.touches.get(at) {
-            touch.store(touch_of(place, uid), Ordering::Relaxed);
+        if let Some(place) = lane.touches.get(at) {
+            place.store(touch, Ordering::Relaxed);
             lane.touched.store(noted.wrapping_add(1), Ordering::Release);
             crash_point!();
         }
@@ -328,6 +344,10 @@ fn add(count: &AtomicU64) {
     let was = count.load(Ordering::Relaxed);
     count.store(was.wrapping_add(1), Ordering::Relaxed);
 }
+
+/// Set in a touch that the client asked for, rather than read the object. It is where a uid has none
+/// of its bits.
+const REFRESH: u64 = 1 << 32;
 
 /// A use of an object, in a word: where it is listed, and half of its uid.
 fn touch_of(place: Place, uid: u64) -> u64 {
@@ -393,8 +413,8 @@ impl PinView {
     }
 
     /// What the client used since this was last asked, the oldest first, as far as that is still
-    /// known: what the store knows those objects by.
-    pub fn used(&mut self, index: &Index, mut each: impl FnMut(u32)) {
+    /// known: what the store knows those objects by, and whether it asked for that.
+    pub fn used(&mut self, index: &Index, mut each: impl FnMut(u32, bool)) {
         for (lane, read) in self.lanes.iter().zip(&mut self.read) {
             let touched = lane.touched.load(Ordering::Acquire);
             let fresh = touched.wrapping_sub(*read).min(TOUCHES as u64);
@@ -408,9 +428,9 @@ impl PinView {
                 let occupant = Place::from_number(touch & u64::from(u32::MAX))
                     .and_then(|place| index.occupant(place));
                 if let Some((uid, slot)) = occupant
-                    && uid as u32 == (touch >> 32) as u32
+                    && uid as u32 == ((touch & !REFRESH) >> 32) as u32
                 {
-                    each(slot);
+                    each(slot, touch & REFRESH != 0);
                 }
             }
             *read = touched;

@@ -21,6 +21,7 @@ use super::crash::crash_point;
 use super::memory::{Bytes, Memory, Shareable, Slice, Source};
 use super::page::{AnswersHeader, PageHeader, Shape};
 use super::sync::{AtomicU64, Ordering, fence};
+use super::twins::unless_skipped;
 use crate::ObjectId;
 use crate::protocol::message::{Digest, ErrorCode, Outcome};
 
@@ -229,6 +230,51 @@ impl Submitter {
         })
     }
 
+    /// A ring of a model's, without content, as both sides see it.
+    #[cfg(all(plasma_loom, test))]
+    pub(super) fn model(shape: &Shape) -> (Self, Requests) {
+        let word = || AtomicU64::new(0);
+        let (header, ..) = PageHeader::model(1);
+        let requests = shape.requests as usize;
+        let submissions: Vec<_> = (0..requests)
+            .map(|_| Submission {
+                words: std::array::from_fn(|_| word()),
+            })
+            .collect();
+        let answers: Vec<_> = (0..requests)
+            .map(|_| Answer {
+                number: word(),
+                words: std::array::from_fn(|_| word()),
+            })
+            .collect();
+        let submissions = Slice::model(submissions);
+        let answers = Slice::model(answers);
+        let answers_header = AnswersHeader::model();
+        let client = Self {
+            header: header.clone(),
+            submissions: submissions.clone(),
+            content: Bytes::none(),
+            answers_header: answers_header.clone(),
+            answers: answers.clone(),
+            written: 0,
+            told: 0,
+            read: 0,
+            ends: std::collections::VecDeque::new(),
+            content_end: 0,
+            content_start: 0,
+        };
+        let store = Requests {
+            header,
+            submissions,
+            content: Bytes::none(),
+            answers_header,
+            answers,
+            read: 0,
+            answered: 0,
+        };
+        (client, store)
+    }
+
     /// Whether some request has not been answered.
     pub fn is_waiting(&self) -> bool {
         self.read < self.written
@@ -290,7 +336,7 @@ impl Submitter {
         self.told = self.written;
         header.tail.store(self.written, Ordering::Release);
         crash_point!();
-        fence(Ordering::SeqCst);
+        unless_skipped!(TellFence, fence(Ordering::SeqCst));
         let answers = self.answers_header.first();
         answers.is_some_and(|answers| answers.need_wakeup.load(Ordering::Relaxed) != 0)
     }
@@ -347,7 +393,7 @@ impl Submitter {
             header.asleep.store(1, Ordering::Relaxed);
             crash_point!();
         }
-        fence(Ordering::SeqCst);
+        unless_skipped!(SleepFence, fence(Ordering::SeqCst));
         !self.is_answered()
     }
 
@@ -466,7 +512,7 @@ impl Requests {
 
     /// Whether the client has to be woken for the answers written so far.
     pub fn client_sleeps(&self) -> bool {
-        fence(Ordering::SeqCst);
+        unless_skipped!(AnswerFence, fence(Ordering::SeqCst));
         let header = self.header.first();
         header.is_some_and(|header| header.asleep.load(Ordering::Relaxed) != 0)
     }
@@ -475,7 +521,7 @@ impl Requests {
     /// come meanwhile.
     pub fn may_sleep(&self) -> bool {
         self.need_wakeup(true);
-        fence(Ordering::SeqCst);
+        unless_skipped!(RestFence, fence(Ordering::SeqCst));
         self.waiting() == Ok(0)
     }
 

@@ -100,10 +100,11 @@ impl Exporter {
             AsyncListener::from_std(listener).map_err(cannot)?
         };
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Told(stats)));
+        registry.register_collector(Box::new(Told(Arc::clone(&stats))));
         let (stop, stopped) = oneshot::channel();
         let builder = thread::Builder::new().name("plasma-metrics".into());
-        let thread = builder.spawn(move || serve(&runtime, listener, registry, stopped));
+        let told = Exported { registry, stats };
+        let thread = builder.spawn(move || serve(&runtime, listener, told, stopped));
         info!(%address, "serving metrics");
         Ok(Self {
             address,
@@ -129,23 +130,30 @@ impl Drop for Exporter {
     }
 }
 
+/// What is told, and whom to ask for it.
+#[derive(Debug)]
+struct Exported {
+    registry: Registry,
+    stats: Arc<Stats>,
+}
+
 /// Serves until the other end of `stopped` is dropped. What is still being sent then ends with the
 /// runtime.
 fn serve(
     runtime: &Runtime,
     listener: AsyncListener,
-    registry: Registry,
+    told: Exported,
     stopped: oneshot::Receiver<Infallible>,
 ) {
     runtime.block_on(async {
         tokio::select! {
             _ = stopped => {}
-            never = accept(listener, Arc::new(registry)) => match never {},
+            never = accept(listener, Arc::new(told)) => match never {},
         }
     });
 }
 
-async fn accept(listener: AsyncListener, registry: Arc<Registry>) -> Infallible {
+async fn accept(listener: AsyncListener, told: Arc<Exported>) -> Infallible {
     let mut connections = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -164,17 +172,20 @@ async fn accept(listener: AsyncListener, registry: Arc<Registry>) -> Infallible 
         }
         let connection = tokio::spawn(tokio::time::timeout(
             LIFETIME,
-            answer(stream, Arc::clone(&registry)),
+            answer(stream, Arc::clone(&told)),
         ));
         connections.push_back(connection.abort_handle());
     }
 }
 
 /// Answers one request.
-async fn answer(stream: TcpStream, registry: Arc<Registry>) {
-    let service = service_fn(|request| {
-        let response = respond(&request, &registry);
-        async { Ok::<_, Infallible>(response) }
+async fn answer(stream: TcpStream, told: Arc<Exported>) {
+    let told = &*told;
+    let service = service_fn(|request| async move {
+        if let Some(renewal) = &told.stats.renewal {
+            renewal.ask().await;
+        }
+        Ok::<_, Infallible>(respond(&request, &told.registry))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

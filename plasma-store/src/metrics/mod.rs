@@ -5,6 +5,8 @@
 
 #[cfg(feature = "metrics")]
 mod exporter;
+#[cfg(feature = "metrics")]
+mod renewal;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ use plasma_core::protocol::frame::MessageType;
 
 #[cfg(feature = "metrics")]
 pub(crate) use exporter::Exporter;
+#[cfg(feature = "metrics")]
+pub(crate) use renewal::Renewal;
 
 /// An enum whose variants are the values of a label.
 macro_rules! labels {
@@ -110,6 +114,9 @@ const MESSAGE_TYPES: usize = 36;
 pub(crate) struct Stats {
     /// Somebody is to read this: only then are times taken.
     watched: bool,
+    /// How they ask for numbers of now.
+    #[cfg(feature = "metrics")]
+    pub(crate) renewal: Option<Renewal>,
     pub(crate) capacity_bytes: Number,
     pub(crate) used_bytes: Number,
     pub(crate) largest_free_bytes: Number,
@@ -140,6 +147,8 @@ impl Stats {
     pub(crate) fn new(watched: bool) -> Self {
         Self {
             watched,
+            #[cfg(feature = "metrics")]
+            renewal: None,
             capacity_bytes: Number::default(),
             used_bytes: Number::default(),
             largest_free_bytes: Number::default(),

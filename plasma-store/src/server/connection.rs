@@ -108,11 +108,21 @@ impl Connection {
         let names_segment = match reply {
             Reply::Create { result, .. } => result.is_ok(),
             Reply::Get { segments, .. } => !segments.is_empty(),
+            Reply::Connect { offer, .. } => offer.is_some(),
             _ => false,
         };
         if names_segment && !self.knows_segment {
             self.outbox.push_descriptor(Arc::clone(segment));
             self.knows_segment = true;
+        }
+    }
+
+    /// Queues descriptors that the last reply has announced.
+    pub(super) fn send_descriptors(&mut self, descriptors: impl Iterator<Item = OwnedFd>) {
+        if self.overrun.is_none() {
+            for descriptor in descriptors {
+                self.outbox.push_descriptor(Arc::new(descriptor));
+            }
         }
     }
 

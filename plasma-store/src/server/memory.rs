@@ -7,12 +7,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use plasma_core::shm::memory::Source;
 use tracing::warn;
 
 use crate::StoreError;
 use crate::arena::Arena;
 use crate::backer::{Backer, Job, JobId};
-use crate::state::State;
+use crate::readers::SharedReaders;
+use crate::state;
 use crate::state::alloc::Range;
 use crate::state::backing::{Backing, Plan};
 
@@ -21,6 +23,8 @@ const AT_ONCE: u64 = 1 << 20;
 
 /// As much memory as is prepared ahead of time in one go; it is out of use meanwhile.
 const PREPARED_AT_ONCE: u64 = 16 << 20;
+
+type State = state::State<Option<SharedReaders>>;
 
 /// Whether a range can be handed out.
 #[derive(Debug)]
@@ -83,6 +87,11 @@ impl Memory {
 
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.arena.write(offset, bytes)
+    }
+
+    /// Writes what a client has in its page, which it may be changing.
+    pub(super) fn write_from(&self, offset: u64, source: &Source<'_>) -> io::Result<()> {
+        self.arena.write_from(offset, source)
     }
 
     pub(super) fn read(&self, range: Range, len: u64) -> io::Result<Vec<u8>> {

@@ -10,6 +10,7 @@ mod closer;
 mod connection;
 mod memory;
 mod requests;
+mod rings;
 mod subscriber;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -36,6 +37,7 @@ use crate::builder::Prefault;
 use crate::external::ExternalStore;
 use crate::limits::ClientLimits;
 use crate::metrics::Stats;
+use crate::readers::SharedReaders;
 use crate::socket::Listener;
 use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
 use admission::Peer;
@@ -43,13 +45,17 @@ use closer::Closer;
 use connection::{Connection, Progress};
 use memory::Memory;
 use requests::{Closed, Task};
+use rings::Rings;
 use subscriber::Subscriber;
 
 pub(crate) use admission::Admission;
+pub(crate) use rings::RingOptions;
 
-/// Requests of one client that are handled before others have their turn, in one read and in how
-/// many.
-const TURN: usize = 1024;
+/// Requests of one client that are handled before others have their turn. Others wait for as long as
+/// these take, some 10 µs, and a look at who else has asked costs less than one of them.
+const TURN: usize = 32;
+
+/// Reads in one turn.
 const ROUNDS: usize = 16;
 
 /// Connections that are accepted before those who are connected have their turn.
@@ -60,6 +66,10 @@ const SMALL_REQUEST: usize = 1 << 20;
 
 /// How often those are looked for who have stopped reading.
 const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// How often to look at the rings before the kernel is asked for other events, which takes as long
+/// as some ten looks.
+const LOOKS_AT_RINGS: u32 = 32;
 
 /// How long to leave new connections waiting where descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +98,8 @@ pub(crate) struct Options {
     pub(crate) clients: ClientLimits,
     pub(crate) admission: Admission,
     pub(crate) prefault: Prefault,
+    /// What clients are offered beyond the socket, if anything.
+    pub(crate) rings: Option<RingOptions>,
 }
 
 /// A client that is served no more.
@@ -120,20 +132,24 @@ enum Token {
     Listener,
     Stop,
     Backer,
+    Metrics,
     Connection(ClientId),
     Subscriber(ClientId),
+    Bell(ClientId),
 }
 
 impl Token {
-    const FIRST_CLIENT: u64 = 3;
+    const FIRST_CLIENT: u64 = 4;
 
     fn number(self) -> u64 {
         match self {
             Self::Listener => 0,
             Self::Stop => 1,
             Self::Backer => 2,
-            Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 2,
-            Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 2 + 1,
+            Self::Metrics => 3,
+            Self::Connection(client) => Self::FIRST_CLIENT + client.0 * 3,
+            Self::Subscriber(client) => Self::FIRST_CLIENT + client.0 * 3 + 1,
+            Self::Bell(client) => Self::FIRST_CLIENT + client.0 * 3 + 2,
         }
     }
 
@@ -142,13 +158,14 @@ impl Token {
             0 => Self::Listener,
             1 => Self::Stop,
             2 => Self::Backer,
+            3 => Self::Metrics,
             _ => {
                 let number = number - Self::FIRST_CLIENT;
-                let client = ClientId(number / 2);
-                if number.is_multiple_of(2) {
-                    Self::Connection(client)
-                } else {
-                    Self::Subscriber(client)
+                let client = ClientId(number / 3);
+                match number % 3 {
+                    0 => Self::Connection(client),
+                    1 => Self::Subscriber(client),
+                    _ => Self::Bell(client),
                 }
             }
         }
@@ -158,7 +175,7 @@ impl Token {
 #[derive(Debug)]
 pub(crate) struct Server {
     options: Options,
-    state: State,
+    state: State<Option<SharedReaders>>,
     stats: Arc<Stats>,
     /// Who creates objects has been told of `max-objects` in the log, and nothing has changed.
     told_of_max_objects: bool,
@@ -173,6 +190,8 @@ pub(crate) struct Server {
     start: Instant,
     next_client: u64,
     connections: HashMap<ClientId, Connection>,
+    /// Requests that come through shared memory.
+    rings: Rings,
     /// Clients that are served no more, and may still read what they hold.
     cut_off: HashMap<ClientId, CutOff>,
     subscribers: HashMap<ClientId, Subscriber>,
@@ -204,7 +223,12 @@ impl Server {
         stop: Stop,
         bind: impl FnOnce() -> Result<Listener, StoreError>,
     ) -> Result<Self, StoreError> {
-        let mut state = State::new(options.limits);
+        let readers = options.rings.and_then(|_| readers(&options.limits));
+        let options = Options {
+            rings: options.rings.filter(|_| readers.is_some()),
+            ..options
+        };
+        let mut state = State::with_readers(options.limits, readers);
         let mut memory = Memory::new(arena, options.limits.capacity)?;
         match options.prefault {
             Prefault::Off => {}
@@ -221,6 +245,11 @@ impl Server {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token.number());
             epoll.add(descriptor, event).map_err(broken)?;
         }
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &stats.renewal {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Metrics.number());
+            epoll.add(renewal.event(), event).map_err(broken)?;
+        }
         Ok(Self {
             state,
             stats,
@@ -235,6 +264,7 @@ impl Server {
             start: Instant::now(),
             next_client: 0,
             connections: HashMap::new(),
+            rings: Rings::default(),
             cut_off: HashMap::new(),
             subscribers: HashMap::new(),
             ready: VecDeque::new(),
@@ -275,8 +305,10 @@ impl Server {
                         return Ok(());
                     }
                     Token::Backer => self.finish_jobs(),
+                    Token::Metrics => self.hear_of_metrics(),
                     Token::Connection(client) => self.serve(client, event.events()),
                     Token::Subscriber(client) => self.subscriber_event(client, event.events()),
+                    Token::Bell(client) => self.hear(client),
                 }
             }
             for _ in 0..self.ready.len() {
@@ -284,10 +316,28 @@ impl Server {
                     self.serve(client, EpollFlags::empty());
                 }
             }
+            self.serve_rings();
             self.keep_time();
             self.send();
             self.tell_of_max_objects();
             self.publish();
+        }
+    }
+
+    /// Somebody wants to read the metrics: what clients do without asking is looked at for that.
+    fn hear_of_metrics(&mut self) {
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &self.stats.renewal {
+            renewal.hear();
+        }
+        let now = self.now();
+        let mut fx = std::mem::take(&mut self.effects);
+        self.state.sweep(now, &mut fx);
+        self.settle(fx);
+        self.publish();
+        #[cfg(feature = "metrics")]
+        if let Some(renewal) = &self.stats.renewal {
+            renewal.tell();
         }
     }
 
@@ -298,6 +348,8 @@ impl Server {
             return;
         }
         let tally = self.state.tally();
+        let readers = self.state.readers().as_ref();
+        let (hits, misses) = readers.map_or((0, 0), SharedReaders::counts);
         for (level, value) in [
             (&stats.capacity_bytes, self.options.limits.capacity),
             (&stats.used_bytes, tally.used_bytes),
@@ -307,8 +359,8 @@ impl Server {
             (&stats.unsealed_objects, tally.unsealed_objects as u64),
             (&stats.evictions, tally.evictions),
             (&stats.evicted_bytes, tally.evicted_bytes),
-            (&stats.hits, tally.hits),
-            (&stats.misses, tally.misses),
+            (&stats.hits, tally.hits.wrapping_add(hits)),
+            (&stats.misses, tally.misses.wrapping_add(misses)),
             (&stats.refused_creates, tally.refused_creates),
             (&stats.ignored_requests, tally.ignored_requests),
             (&stats.clients, self.connections.len() as u64),
@@ -342,7 +394,7 @@ impl Server {
         }
     }
 
-    /// Waits for events: for a while by looking again, then asleep.
+    /// Waits for events or requests in shared memory: for a while by looking again, then asleep.
     fn wait(&mut self, events: &mut [EpollEvent]) -> Result<usize, StoreError> {
         let epoll = &self.epoll;
         let mut poll = |timeout| loop {
@@ -354,12 +406,31 @@ impl Server {
         if !self.ready.is_empty() {
             return poll(EpollTimeout::ZERO);
         }
-        let watched = self.spin.watch(|| match poll(EpollTimeout::ZERO) {
-            Ok(0) => None,
-            other => Some(other),
+        let rings = &mut self.rings;
+        let watched = self.spin.watch(|| {
+            for _ in 0..LOOKS_AT_RINGS {
+                if rings.any_waiting() {
+                    return Some(Ok(0));
+                }
+                if !rings.any_watched() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            match poll(EpollTimeout::ZERO) {
+                Ok(0) => None,
+                other => Some(other),
+            }
         });
         if let Some(found) = watched {
             return found;
+        }
+        let poll_time = self
+            .options
+            .rings
+            .map_or(Duration::ZERO, |rings| rings.poll_time);
+        if !rings.rest(poll_time) {
+            return poll(EpollTimeout::ZERO);
         }
         let timeout = match self.next_time() {
             None => EpollTimeout::NONE,
@@ -446,6 +517,7 @@ impl Server {
         }
         let most_unfinished = self.max_unfinished();
         let mut readable = over || events.contains(EpollFlags::EPOLLIN);
+        let mut left = TURN;
         // Who has just asked is likely to ask again before anybody else does.
         for _ in 0..ROUNDS {
             let Some(connection) = self.connections.get_mut(&client) else {
@@ -456,7 +528,7 @@ impl Server {
             }
             // Whatever happens next may need the connection; what came is ours meanwhile.
             let mut inbox = std::mem::take(&mut connection.inbox);
-            let handled = self.handle_turn(client, &mut inbox);
+            let handled = self.handle_turn(client, &mut inbox, &mut left);
             let Some(connection) = self.connections.get_mut(&client) else {
                 return Ok(());
             };
@@ -484,9 +556,15 @@ impl Server {
 
     /// Handles requests until there are none, or the client has to wait; whether there may be
     /// more.
-    fn handle_turn(&mut self, client: ClientId, inbox: &mut Inbox) -> Result<bool, Closed> {
+    fn handle_turn(
+        &mut self,
+        client: ClientId,
+        inbox: &mut Inbox,
+        left: &mut usize,
+    ) -> Result<bool, Closed> {
         let max_unread = self.options.clients.max_unread_bytes;
-        for _ in 0..TURN {
+        while *left > 0 {
+            *left -= 1;
             if !self.handle_next(client, inbox)? {
                 return Ok(false);
             }
@@ -535,13 +613,18 @@ impl Server {
         }
         self.blocked.remove(&client);
         self.drop_subscriber(client);
+        if let Some(ring) = self.rings.remove(client) {
+            // The client has the same event, so the kernel would go on telling of it.
+            let _ = self.epoll.delete(ring.bell());
+        }
         if let Some(job) = connection.job {
             // Memory is being put behind what it was creating: all is taken back after that.
             self.memory.cancel(job);
         }
         let job = connection.job;
         let socket = connection.into_socket();
-        if self.state.holds_any(client) && !has_hung_up(&socket) {
+        let may_hold = self.state.holds_any(client) || self.reads(client);
+        if may_hold && !has_hung_up(&socket) {
             // It reads that this is the end. When it hangs up, the kernel tells us unasked.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
             let nothing = EpollFlags::empty();
@@ -555,6 +638,12 @@ impl Server {
         if job.is_none() {
             self.forget(client);
         }
+    }
+
+    /// Whether a client may hold objects without having asked for them.
+    fn reads(&self, client: ClientId) -> bool {
+        let readers = self.state.readers().as_ref();
+        readers.is_some_and(|readers| readers.has(client))
     }
 
     /// Takes back what a client held that was cut off, if it has hung up by now.
@@ -688,6 +777,15 @@ impl Server {
             self.unheard.insert(*client);
         }
     }
+}
+
+/// The index, or none where it cannot be had: the socket does everything then.
+fn readers(limits: &Limits) -> Option<SharedReaders> {
+    let readers = SharedReaders::create(limits.max_objects, limits.external);
+    let readers = readers.inspect_err(|error| {
+        warn!(%error, "clients read and write through the socket alone: no shared memory to be had");
+    });
+    readers.ok()
 }
 
 fn broken(error: Errno) -> StoreError {

@@ -8,10 +8,12 @@ use plasma_core::protocol::frame::FrameError;
 use plasma_core::protocol::message::{
     Digest, ErrorCode, MalformedMessage, NewObject, Outcome, Reply, Request,
 };
+use plasma_core::shm::{self, ring::MalformedRequest};
 use plasma_core::transport::{Inbox, MissingDescriptor};
 
 use super::Server;
 use super::memory::Backed;
+use super::rings::Content;
 use crate::backer::JobId;
 use crate::metrics::CutOff;
 use crate::state::alloc::Range;
@@ -46,6 +48,8 @@ pub(super) enum Closed {
     #[error("it has read nothing of what it was sent for {} s (--stall-timeout)", .0.as_secs_f64())]
     Stalled(Duration),
     #[error("{0}")]
+    Ring(#[from] MalformedRequest),
+    #[error("{0}")]
     Failed(io::Error),
 }
 
@@ -65,9 +69,11 @@ impl Closed {
     pub(super) fn label(&self) -> Option<CutOff> {
         Some(match self {
             Self::ByPeer => return None,
-            Self::Frame(_) | Self::Message(_) | Self::Descriptor(_) | Self::UnaskedDescriptor => {
-                CutOff::Malformed
-            }
+            Self::Frame(_)
+            | Self::Message(_)
+            | Self::Descriptor(_)
+            | Self::UnaskedDescriptor
+            | Self::Ring(_) => CutOff::Malformed,
             Self::RequestTooLong { .. } => CutOff::RequestBytes,
             Self::TooManyIds { .. } => CutOff::Ids,
             Self::Waits(_) => CutOff::WaitingIds,
@@ -92,6 +98,17 @@ pub(super) enum Task {
         client: ClientId,
         objects: Vec<(ObjectId, Digest, Vec<u8>, Range)>,
         single: bool,
+    },
+    /// An object that a client creates through its ring.
+    RingCreate {
+        client: ClientId,
+        id: ObjectId,
+        told: shm::ring::Created,
+    },
+    /// One whose content came through the ring.
+    RingContent {
+        client: ClientId,
+        content: Content,
     },
     Restore(Transfer),
 }
@@ -133,6 +150,8 @@ impl Server {
             };
         };
         let begun = self.stats.begin();
+        // What it has let go of before it asked is gone when it is answered.
+        self.sweep_after(client);
         let request = Request::decode(kind, body)?;
         let (count, limit) = (ids_named(&request), self.options.clients.max_ids);
         if count > limit {
@@ -148,10 +167,11 @@ impl Server {
         let now = self.now();
         let mut fx = std::mem::take(&mut self.effects);
         let reply = match request {
-            Request::Connect { .. } => Some(Reply::Connect {
-                memory_capacity: self.options.limits.capacity as i64,
-                offer: None,
-            }),
+            Request::Connect { capabilities } => {
+                self.settle(fx);
+                self.connect(client, capabilities);
+                return Ok(());
+            }
             Request::Create {
                 id,
                 evict_if_full,
@@ -209,7 +229,10 @@ impl Server {
                 id,
                 has_object: self.state.contains(&id),
             }),
-            Request::List => Some(Reply::List(self.state.list())),
+            Request::List => {
+                self.state.look_at_readers(&mut fx);
+                Some(Reply::List(self.state.list()))
+            }
             Request::Evict { num_bytes } => Some(Reply::Evict {
                 num_bytes: self.state.evict(num_bytes, &mut fx),
             }),
@@ -227,6 +250,7 @@ impl Server {
                 Some(Reply::SetOptions(outcome))
             }
             Request::GetDebugString => {
+                self.state.look_at_readers(&mut fx);
                 Some(Reply::GetDebugString(self.state.debug_string().into()))
             }
             Request::RefreshLru(ids) => {
@@ -245,6 +269,22 @@ impl Server {
         Ok(())
     }
 
+    /// Tells a client what the store holds at most, and offers it what it can do beyond Arrow's
+    /// protocol.
+    fn connect(&mut self, client: ClientId, capabilities: u64) {
+        let can = capabilities & shm::CAPABILITY != 0;
+        let offered = if can { self.offer(client) } else { None };
+        let (offer, descriptors) = offered.unzip();
+        let reply = Reply::Connect {
+            memory_capacity: self.options.limits.capacity as i64,
+            offer: offer.map(|offer| (offer, vec![self.state.segment()])),
+        };
+        self.reply(client, &reply);
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.send_descriptors(descriptors.into_iter().flatten());
+        }
+    }
+
     fn create(
         &mut self,
         client: ClientId,
@@ -260,7 +300,7 @@ impl Server {
             Err(ErrorCode::OutOfMemory)
         };
         self.settle(fx);
-        let (spec, range) = match created {
+        let state::Created { spec, range, .. } = match created {
             Ok(created) => created,
             Err(code) => {
                 let result = Err(code);
@@ -308,7 +348,7 @@ impl Server {
                 evict_if_full,
             };
             match self.state.create(client, &new, now, &mut fx) {
-                Ok((_, range)) => ranges.push(range),
+                Ok(created) => ranges.push(created.range),
                 Err(code) => {
                     failed = Some(code);
                     break;
@@ -389,7 +429,7 @@ impl Server {
     }
 
     /// Drops objects that a client was creating.
-    fn undo(&mut self, client: ClientId, ids: impl IntoIterator<Item = ObjectId>) {
+    pub(super) fn undo(&mut self, client: ClientId, ids: impl IntoIterator<Item = ObjectId>) {
         let now = self.now();
         let mut fx = std::mem::take(&mut self.effects);
         for id in ids {
@@ -399,7 +439,7 @@ impl Server {
     }
 
     /// Handles nothing more of a client until a job is done.
-    fn wait_for(&mut self, client: ClientId, job: JobId) {
+    pub(super) fn wait_for(&mut self, client: ClientId, job: JobId) {
         if let Some(connection) = self.connections.get_mut(&client) {
             connection.job = Some(job);
         }
@@ -458,6 +498,14 @@ impl Server {
                         self.undo(client, objects.into_iter().map(|(id, ..)| id));
                         self.reply_inline(client, Err(ErrorCode::OutOfMemory), single);
                     }
+                    client
+                }
+                Some(Task::RingCreate { client, id, told }) => {
+                    self.finish_ring_create(client, id, told, backed);
+                    client
+                }
+                Some(Task::RingContent { client, content }) => {
+                    self.finish_ring_content(client, &content, backed);
                     client
                 }
                 Some(Task::Restore(restore)) => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::ClientId;
-use super::table::{Objects, Slot};
+use super::table::{Object, Objects, Slot};
 
 /// The share of the capacity that quotas must leave to the global order.
 const GLOBAL_RESERVE: f64 = 0.3;
@@ -95,8 +95,7 @@ impl Order {
     }
 
     /// The oldest objects that together have at least `wanted` bytes; all where they have fewer.
-    /// They count as evicted.
-    fn choose(&mut self, objects: &Objects, wanted: u64) -> (Vec<Slot>, u64) {
+    fn oldest(&self, objects: &Objects, wanted: u64) -> (Vec<Slot>, u64) {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
@@ -107,9 +106,15 @@ impl Order {
             chosen.push(slot);
             next = object.link.newer;
         }
+        (chosen, bytes)
+    }
+
+    /// The same, counted as evicted.
+    fn choose(&mut self, objects: &Objects, wanted: u64) -> Vec<Slot> {
+        let (chosen, bytes) = self.oldest(objects, wanted);
         self.evictions += chosen.len() as u64;
         self.bytes_evicted += bytes;
-        (chosen, bytes)
+        chosen
     }
 
     fn remaining(&self) -> i128 {
@@ -182,7 +187,7 @@ impl Lru {
         let Some(quota) = self.quotas.get_mut(&client) else {
             return;
         };
-        let (slots, _) = quota.choose(objects, u64::MAX);
+        let (slots, _) = quota.oldest(objects, u64::MAX);
         for slot in slots {
             self.disown(objects, slot);
             if objects.get(slot).is_some_and(|object| object.refs == 0) {
@@ -216,7 +221,7 @@ impl Lru {
         if !may_evict {
             return Err(QuotaExceeded);
         }
-        let (chosen, _) = quota.choose(objects, missing);
+        let chosen = quota.choose(objects, missing);
         let (pinned, evict): (Vec<_>, Vec<_>) = chosen
             .into_iter()
             .partition(|slot| objects.get(*slot).is_some_and(|object| object.refs > 0));
@@ -236,13 +241,30 @@ impl Lru {
         self.pinned_bytes
     }
 
-    /// The oldest objects that nobody holds, with their bytes; no longer in the order.
-    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: u64) -> (Vec<Slot>, u64) {
-        let (chosen, bytes) = self.global.choose(objects, wanted);
+    /// The oldest objects that nobody holds; no longer in the order, and counted as evicted.
+    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: u64) -> Vec<Slot> {
+        let chosen = self.global.choose(objects, wanted);
         for slot in &chosen {
             self.global.remove(objects, *slot);
         }
-        (chosen, bytes)
+        chosen
+    }
+
+    /// An object that was taken is not evicted after all, because it is in use.
+    pub(crate) fn put_back(&mut self, objects: &mut Objects, slot: Slot) {
+        let Some(size) = objects.get(slot).map(Object::size) else {
+            return;
+        };
+        self.global.evictions -= 1;
+        self.global.bytes_evicted -= size;
+        self.global.add(objects, slot);
+    }
+
+    /// An object of a quota that was chosen turns out to be in use: it leaves the quota, as others in
+    /// use do.
+    pub(crate) fn demote(&mut self, objects: &mut Objects, slot: Slot) {
+        self.disown(objects, slot);
+        self.global.add(objects, slot);
     }
 
     /// A client has created an object; nobody holds it yet. It is in its creator's private order,
@@ -313,6 +335,15 @@ impl Lru {
             && order.remove(objects, slot)
         {
             order.add(objects, slot);
+        }
+    }
+
+    /// An object was held for a while that nobody holds, as far as its order is concerned: reading
+    /// changes nothing in a private one.
+    pub(crate) fn touch(&mut self, objects: &mut Objects, slot: Slot) {
+        let in_global = objects.get(slot).is_some_and(|o| o.owner.is_none());
+        if in_global && self.global.remove(objects, slot) {
+            self.global.add(objects, slot);
         }
     }
 

@@ -7,6 +7,7 @@
 pub(crate) mod alloc;
 pub(crate) mod backing;
 mod lru;
+mod readers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -28,10 +29,13 @@ use plasma_core::ObjectId;
 use plasma_core::protocol::message::{
     Digest, ErrorCode, MMAP_GAP, Notification, ObjectInfo, ObjectSpec, Outcome, Reply, SegmentRef,
 };
+use plasma_core::shm::index::{FIRST_UID, Place, UID_STEP};
 
 use alloc::{Allocator, Range};
 use lru::Lru;
-use table::{Object, Slot, Stage, Table};
+pub(crate) use readers::{Holders, NoReaders, Readers, Use};
+pub(crate) use table::Slot;
+use table::{Object, Stage, Table};
 use wait::{Patience, Wait, Waits};
 
 /// The store has one segment, and this is its number.
@@ -107,6 +111,16 @@ pub(crate) struct NewObject {
     pub(crate) evict_if_full: bool,
 }
 
+/// An object that was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Created {
+    pub(crate) spec: ObjectSpec,
+    /// What it has of the arena, its gap included.
+    pub(crate) range: Range,
+    /// The number that it will have for clients that read without asking.
+    pub(crate) uid: u64,
+}
+
 /// Limits the rules work within.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -150,14 +164,22 @@ struct Client {
     holds: HashSet<Slot>,
 }
 
+/// How much was evicted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evicted {
+    objects: u64,
+    bytes: u64,
+}
+
 /// A client asked for more than the store keeps for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more gets that wait, or for more objects, than one client may have")]
 pub(crate) struct TooManyWaits;
 
-/// Everything the store knows.
+/// Everything the store knows, of clients that ask and of those that read without asking.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct State<R = NoReaders> {
+    readers: R,
     limits: Limits,
     table: Table,
     allocator: Allocator,
@@ -166,6 +188,13 @@ pub(crate) struct State {
     clients: HashMap<ClientId, Client>,
     waits: Waits,
     seals: u64,
+    /// The uid of the next object that is created or comes back.
+    next_uid: u64,
+    /// Objects that somebody was seen to hold who did not ask for them. Those who do so have one
+    /// reference together.
+    read: BTreeSet<Slot>,
+    /// Who holds those, as they were last looked at.
+    holders: Vec<(ClientId, Slot)>,
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
@@ -182,8 +211,17 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// With no clients but those that ask.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn new(limits: Limits) -> Self {
+        Self::with_readers(limits, NoReaders)
+    }
+}
+
+impl<R: Readers> State<R> {
+    pub(crate) fn with_readers(limits: Limits, readers: R) -> Self {
         Self {
+            readers,
             limits,
             table: Table::default(),
             allocator: Allocator::new(limits.arena_len),
@@ -192,6 +230,9 @@ impl State {
             clients: HashMap::new(),
             waits: Waits::default(),
             seals: 0,
+            next_uid: FIRST_UID,
+            read: BTreeSet::new(),
+            holders: Vec::new(),
             starved: BTreeSet::new(),
             unsealed: 0,
             evictions: 0,
@@ -202,6 +243,15 @@ impl State {
             met_max_objects: false,
             ignored_requests: 0,
         }
+    }
+
+    /// The clients that read without asking.
+    pub(crate) fn readers(&self) -> &R {
+        &self.readers
+    }
+
+    pub(crate) fn readers_mut(&mut self) -> &mut R {
+        &mut self.readers
     }
 
     pub(crate) fn connect(&mut self, client: ClientId) {
@@ -216,6 +266,7 @@ impl State {
 
     /// Takes back everything a client holds.
     pub(crate) fn disconnect(&mut self, client: ClientId, now: Now, fx: &mut Effects) {
+        self.readers.forget(client);
         self.waits.end_all_of(client);
         self.lru.end_quota(&mut self.table.objects, client);
         let Some(gone) = self.clients.remove(&client) else {
@@ -230,6 +281,7 @@ impl State {
                 _ => self.unref(slot, fx),
             }
         }
+        self.look_at_readers(fx);
         self.feed_starved(now, fx);
     }
 
@@ -244,7 +296,7 @@ impl State {
         new: &NewObject,
         now: Now,
         fx: &mut Effects,
-    ) -> Result<(ObjectSpec, Range), ErrorCode> {
+    ) -> Result<Created, ErrorCode> {
         if self.table.slot(&new.id).is_some() {
             return Err(ErrorCode::ObjectExists);
         }
@@ -276,18 +328,24 @@ impl State {
             create_time_s: now.unix_s,
             construct_duration_s: 0,
             seal_number: 0,
+            uid: self.next_uid,
         };
-        let spec = object.spec();
+        let created = Created {
+            spec: object.spec(),
+            range,
+            uid: object.uid,
+        };
         let Some(slot) = self.table.insert(object) else {
             self.give_back(range, size);
             return Err(ErrorCode::OutOfMemory);
         };
+        self.next_uid += UID_STEP;
         self.unsealed += 1;
         self.lru.created(&mut self.table.objects, slot, client);
         self.add_ref(client, slot);
         // More may have been evicted from the client's quota than the object takes.
         self.feed_starved(now, fx);
-        Ok((spec, range))
+        Ok(created)
     }
 
     /// Drops an object that its creator has not sealed; whether there was one.
@@ -320,8 +378,9 @@ impl State {
         fx: &mut Effects,
     ) -> Outcome {
         let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
-        let info = self.seal_slot(slot, digest, now);
-        fx.announce(Notification::Sealed(info.ok_or(ErrorCode::ObjectNotFound)?));
+        let sealed = self.seal_slot(slot, digest, now);
+        let (info, _) = sealed.ok_or(ErrorCode::ObjectNotFound)?;
+        fx.announce(Notification::Sealed(info));
         let served = self.serve_waits(slot, fx);
         let object = self.table.at(slot);
         if object.is_some_and(|object| object.release_at_seal) && !served.contains(&client) {
@@ -345,7 +404,7 @@ impl State {
         let mut notifications: Vec<_> = slots
             .iter()
             .filter_map(|(slot, digest)| self.seal_slot(*slot, **digest, now))
-            .map(Notification::Sealed)
+            .map(|(info, _)| Notification::Sealed(info))
             .collect();
         fx.announcements.extend(match notifications.len() {
             0 => None,
@@ -360,7 +419,32 @@ impl State {
         }
     }
 
-    fn seal_slot(&mut self, slot: Slot, digest: Digest, now: Now) -> Option<ObjectInfo> {
+    /// Seals one object and lets go of it; where it is listed for those who read without asking.
+    pub(crate) fn seal_and_let_go(
+        &mut self,
+        client: ClientId,
+        id: &ObjectId,
+        digest: Digest,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Result<Option<Place>, ErrorCode> {
+        let slot = self.creating(client, id).ok_or(ErrorCode::ObjectNotFound)?;
+        let sealed = self.seal_slot(slot, digest, now);
+        let (info, place) = sealed.ok_or(ErrorCode::ObjectNotFound)?;
+        fx.announce(Notification::Sealed(info));
+        let served = self.serve_waits(slot, fx);
+        if !served.contains(&client) {
+            self.release_slot(client, slot, now, fx);
+        }
+        Ok(place)
+    }
+
+    fn seal_slot(
+        &mut self,
+        slot: Slot,
+        digest: Digest,
+        now: Now,
+    ) -> Option<(ObjectInfo, Option<Place>)> {
         let object = self.table.at_mut(slot)?;
         self.seals += 1;
         self.unsealed -= 1;
@@ -368,7 +452,8 @@ impl State {
         object.digest = digest;
         object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
         object.seal_number = self.seals;
-        Some(object.info())
+        let (info, listing) = (object.info(), object.listing(slot));
+        Some((info, self.readers.publish(&listing)))
     }
 
     /// The object that a client is creating under this id.
@@ -530,16 +615,30 @@ impl State {
         found.is_some_and(|(_, object)| object.stage != Stage::Creating)
     }
 
+    /// Every object, with how many clients hold it as far as they have been
+    /// [looked at](Self::look_at_readers).
     pub(crate) fn list(&self) -> Vec<ObjectInfo> {
-        self.table.iter().map(Object::info).collect()
+        let mut readers: HashMap<Slot, u32> = HashMap::new();
+        for (client, slot) in &self.holders {
+            let client = self.clients.get(client);
+            if !client.is_some_and(|client| client.holds.contains(slot)) {
+                *readers.entry(*slot).or_default() += 1;
+            }
+        }
+        let objects = self.table.iter().map(|(slot, object)| {
+            let mut info = object.info();
+            // Each for itself now, instead of one for all.
+            info.ref_count -= u32::from(self.read.contains(&slot));
+            info.ref_count += readers.get(&slot).copied().unwrap_or_default();
+            info
+        });
+        objects.collect()
     }
 
     /// Every object that is sealed and has memory, in the order they were sealed.
     pub(crate) fn sealed_objects(&self) -> Vec<ObjectInfo> {
-        let sealed = self
-            .table
-            .iter()
-            .filter(|object| object.stage == Stage::Sealed);
+        let objects = self.table.iter().map(|(_, object)| object);
+        let sealed = objects.filter(|object| object.stage == Stage::Sealed);
         let mut sealed: Vec<_> = sealed
             .map(|object| (object.seal_number, object.info()))
             .collect();
@@ -559,18 +658,16 @@ impl State {
                 object.delete_pending = true;
                 return Err(ErrorCode::ObjectNotSealed);
             }
-            Stage::Sealed if object.refs > 0 => {
-                object.delete_pending = true;
-                return Err(ErrorCode::ObjectInUse);
-            }
             Stage::Restoring => {
                 // Its content is still being written: those who wait get it first.
                 object.delete_pending = true;
                 return Err(ErrorCode::ObjectInUse);
             }
             Stage::Sealed => {
-                self.drop_object(slot);
-                fx.announce(Notification::Deleted(*id));
+                object.delete_pending = true;
+                if !self.drop_if_free(slot, fx) {
+                    return Err(ErrorCode::ObjectInUse);
+                }
                 self.feed_starved(now, fx);
             }
             Stage::Spilled => {
@@ -585,9 +682,20 @@ impl State {
 
     /// Evicts the least recently used objects that nobody holds; the bytes freed.
     pub(crate) fn evict(&mut self, wanted: u64, fx: &mut Effects) -> u64 {
-        let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
-        self.evict_slots(slots, fx);
-        bytes
+        self.look_at_readers(fx);
+        self.evict_oldest(wanted, fx).bytes
+    }
+
+    /// Evicts the oldest objects that nobody holds.
+    fn evict_oldest(&mut self, wanted: u64, fx: &mut Effects) -> Evicted {
+        let slots = self.lru.take_oldest(&mut self.table.objects, wanted);
+        let (slots, kept) = self.take_from_readers(slots);
+        // Somebody has come to hold them just now.
+        for slot in kept {
+            self.lru.put_back(&mut self.table.objects, slot);
+            self.add_read(slot);
+        }
+        self.evict_slots(slots, fx)
     }
 
     pub(crate) fn refresh(&mut self, ids: &[ObjectId]) {
@@ -617,6 +725,7 @@ impl State {
         outcome
     }
 
+    /// The account of its memory that clients parse.
     pub(crate) fn debug_string(&self) -> String {
         self.lru
             .debug_string(self.allocated_bytes, self.limits.capacity)
@@ -668,6 +777,11 @@ impl State {
             let objects = &mut self.table.objects;
             let room = self.lru.make_quota_room(objects, client, size, may_evict);
             let evict = room.map_err(|_| ErrorCode::OutOfMemory)?;
+            let (evict, kept) = self.take_from_readers(evict);
+            for slot in kept {
+                self.lru.demote(&mut self.table.objects, slot);
+                self.add_read(slot);
+            }
             self.evict_slots(evict, fx);
         }
         loop {
@@ -686,18 +800,17 @@ impl State {
             if !may_evict || !evicting_helps {
                 return Err(ErrorCode::OutOfMemory);
             }
+            self.look_at_readers(fx);
             let missing = self.missing_bytes(size);
             if missing > self.lru.evictable_bytes() {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
             let wanted = missing.max(capacity / 5).max(1);
-            let (slots, bytes) = self.lru.take_oldest(&mut self.table.objects, wanted);
-            let evicted = slots.len();
-            self.evict_slots(slots, fx);
+            let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.
-            let helped = bytes > 0 || (evicted > 0 && !slot_free);
-            if !helped || bytes < missing {
+            let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
+            if !helped {
                 return Err(ErrorCode::OutOfMemory);
             }
         }
@@ -709,15 +822,17 @@ impl State {
         wanted.saturating_sub(self.limits.capacity)
     }
 
-    /// Evicts objects that are in no order any more, or in a private one, and that nobody holds.
-    fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) {
+    /// Evicts objects that are in no order any more, or in a private one, and that nobody holds or
+    /// finds.
+    fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) -> Evicted {
+        let mut evicted = Evicted::default();
         for slot in slots {
             let Some(object) = self.table.at(slot) else {
                 continue;
             };
             let (id, range, size) = (object.id, object.range, object.size());
-            self.evictions += 1;
-            self.evicted_bytes += size;
+            evicted.objects += 1;
+            evicted.bytes += size;
             if self.limits.external {
                 fx.carries.push(Carry::Out(Transfer {
                     id,
@@ -736,6 +851,9 @@ impl State {
                 fx.announce(Notification::Deleted(id));
             }
         }
+        self.evictions += evicted.objects;
+        self.evicted_bytes += evicted.bytes;
+        evicted
     }
 
     // -----------------------------------------------------------------------------------------
@@ -771,22 +889,29 @@ impl State {
 
     /// An object's content is back in its memory.
     pub(crate) fn restored(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) {
+        let uid = self.next_uid;
         let Some((slot, object)) = self.restoring(id) else {
             return;
         };
         object.stage = Stage::Sealed;
         object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
+        // It lies elsewhere than before, and whoever read it there must not take it for the same.
+        object.uid = uid;
+        self.next_uid += UID_STEP;
+        let listing = self.table.at(slot).map(|object| object.listing(slot));
+        if let Some(listing) = listing {
+            self.readers.publish(&listing);
+        }
         fx.carries.push(Carry::Away(*id));
         self.serve_waits(slot, fx);
         let Some(object) = self.table.at(slot).filter(|object| object.refs == 0) else {
             return;
         };
         // Everyone who waited is gone.
-        if object.delete_pending {
-            self.drop_object(slot);
-            fx.announce(Notification::Deleted(*id));
-        } else {
-            self.lru.restored(&mut self.table.objects, slot);
+        let delete_pending = object.delete_pending;
+        self.lru.restored(&mut self.table.objects, slot);
+        if delete_pending {
+            self.drop_if_free(slot, fx);
         }
         self.feed_starved(now, fx);
     }
@@ -883,20 +1008,111 @@ impl State {
         let Some(object) = self.table.at_mut(slot) else {
             return;
         };
-        if object.refs > 1 {
-            object.refs -= 1;
-        } else if object.delete_pending {
-            let id = object.id;
-            self.drop_object(slot);
-            fx.announce(Notification::Deleted(id));
-        } else {
-            object.refs = 0;
+        object.refs = object.refs.saturating_sub(1);
+        let (refs, delete_pending) = (object.refs, object.delete_pending);
+        if refs == 0 {
             self.lru.unpinned(&mut self.table.objects, slot);
+        }
+        if delete_pending {
+            self.drop_if_free(slot, fx);
         }
     }
 
-    /// Removes an object and gives its memory back, whoever holds it.
+    // -----------------------------------------------------------------------------------------
+    // Those who read without asking
+
+    /// Looks at what they hold and have used. What they hold they are counted for, and what they hold
+    /// no more is free.
+    pub(crate) fn look_at_readers(&mut self, fx: &mut Effects) {
+        for (slot, kind) in self.readers.used() {
+            match kind {
+                Use::Read => self.lru.touch(&mut self.table.objects, slot),
+                Use::Refreshed => self.lru.refresh(&mut self.table.objects, slot),
+            }
+        }
+        let Holders {
+            slots: mut holders,
+            uids,
+        } = self.readers.holders();
+        if !uids.is_empty() {
+            let slots = self.table.iter().map(|(slot, object)| (object.uid, slot));
+            let slots: HashMap<_, _> = slots.collect();
+            let known = uids.iter();
+            holders.extend(known.filter_map(|(client, uid)| Some((*client, *slots.get(uid)?))));
+        }
+        holders.sort_unstable();
+        holders.dedup();
+        let held: BTreeSet<_> = holders.iter().map(|(_, slot)| *slot).collect();
+        for slot in &held {
+            self.add_read(*slot);
+        }
+        if self.read.len() > held.len() {
+            let over: Vec<_> = self.read.difference(&held).copied().collect();
+            for slot in over {
+                self.read.remove(&slot);
+                self.unref(slot, fx);
+            }
+        }
+        self.holders = holders;
+    }
+
+    /// The same, and uses what has become free.
+    pub(crate) fn sweep(&mut self, now: Now, fx: &mut Effects) {
+        self.look_at_readers(fx);
+        self.feed_starved(now, fx);
+    }
+
+    /// Counts those who read without asking as holding an object, together and once.
+    fn add_read(&mut self, slot: Slot) {
+        let objects = &mut self.table.objects;
+        let sealed = objects
+            .get(slot)
+            .is_some_and(|object| object.stage == Stage::Sealed);
+        if sealed && self.read.insert(slot) {
+            if objects.get(slot).is_some_and(|object| object.refs == 0) {
+                self.lru.pinned(objects, slot);
+            }
+            if let Some(object) = objects.get_mut(slot) {
+                object.refs += 1;
+            }
+        }
+    }
+
+    /// Those of the objects that none of them holds, and that none finds any more; and the others.
+    fn take_from_readers(&mut self, slots: Vec<Slot>) -> (Vec<Slot>, Vec<Slot>) {
+        let names = slots.iter().filter_map(|slot| {
+            let object = self.table.at(*slot)?;
+            Some((object.id, object.uid))
+        });
+        let names: Vec<_> = names.collect();
+        let mut held = self.readers.take(&names, false).into_iter();
+        slots
+            .into_iter()
+            .partition(|_| !held.next().unwrap_or(true))
+    }
+
+    /// Deletes an object that is sealed, if nobody holds it; whether that is so. Otherwise whoever
+    /// lets go of it last leads to this again.
+    fn drop_if_free(&mut self, slot: Slot, fx: &mut Effects) -> bool {
+        let Some(object) = self.table.at(slot) else {
+            return true;
+        };
+        let (id, uid) = (object.id, object.uid);
+        if object.refs > u32::from(self.read.contains(&slot)) {
+            return false;
+        }
+        if self.readers.take(&[(id, uid)], true).contains(&true) {
+            self.add_read(slot);
+            return false;
+        }
+        self.drop_object(slot);
+        fx.announce(Notification::Deleted(id));
+        true
+    }
+
+    /// Removes an object that nobody finds any more, and gives its memory back.
     fn drop_object(&mut self, slot: Slot) {
+        self.read.remove(&slot);
         self.lru.forget(&mut self.table.objects, slot);
         let Some(object) = self.table.remove(slot) else {
             return;

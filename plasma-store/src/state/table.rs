@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
+use plasma_core::shm::index::Listing;
 use slab::Slab;
 
 use super::alloc::Range;
@@ -13,6 +14,13 @@ use super::{ClientId, SEGMENT};
 /// An object's place in the table, the same for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(u32);
+
+impl Slot {
+    /// The slot of this number.
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 /// The objects, by slot. Whoever keeps a slot forgets it before its object goes, so there is always
 /// one; should that ever fail, what is missing is passed over, and tests are told.
@@ -70,6 +78,8 @@ pub(crate) struct Object {
     pub(crate) construct_duration_s: i64,
     /// Counts seals: subscribers are told of what is there in this order.
     pub(crate) seal_number: u64,
+    /// What clients that read without asking know it by; another each time it gets memory.
+    pub(crate) uid: u64,
 }
 
 impl Object {
@@ -86,6 +96,19 @@ impl Object {
             metadata_offset: self.range.offset + self.data_size,
             metadata_size: self.metadata_size,
             device_num: 0,
+        }
+    }
+
+    /// What clients that read without asking are to find.
+    pub(crate) fn listing(&self, slot: Slot) -> Listing {
+        Listing {
+            uid: self.uid,
+            id: self.id,
+            segment: SEGMENT,
+            offset: self.range.offset,
+            data_size: self.data_size,
+            metadata_size: self.metadata_size,
+            slot: slot.0,
         }
     }
 
@@ -154,7 +177,8 @@ impl Table {
         Some(object)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Object> {
-        self.objects.0.iter().map(|(_, object)| object)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Object)> {
+        let objects = self.objects.0.iter();
+        objects.map(|(index, object)| (Slot(index as u32), object))
     }
 }

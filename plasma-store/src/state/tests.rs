@@ -29,7 +29,7 @@ struct Bench {
     fx: Effects,
 }
 
-type Created = Result<(ObjectSpec, Range), ErrorCode>;
+type Placed = Result<(ObjectSpec, Range), ErrorCode>;
 
 impl Bench {
     fn new(limits: Limits) -> Self {
@@ -51,7 +51,7 @@ impl Bench {
         })
     }
 
-    fn create_with(&mut self, client: ClientId, n: u8, size: u64, evict_if_full: bool) -> Created {
+    fn create_with(&mut self, client: ClientId, n: u8, size: u64, evict_if_full: bool) -> Placed {
         self.fx = Effects::default();
         let new = NewObject {
             id: id(n),
@@ -59,10 +59,11 @@ impl Bench {
             metadata_size: 0,
             evict_if_full,
         };
-        self.state.create(client, &new, at(0), &mut self.fx)
+        let created = self.state.create(client, &new, at(0), &mut self.fx);
+        created.map(|created| (created.spec, created.range))
     }
 
-    fn create(&mut self, client: ClientId, n: u8, size: u64) -> Created {
+    fn create(&mut self, client: ClientId, n: u8, size: u64) -> Placed {
         self.create_with(client, n, size, true)
     }
 

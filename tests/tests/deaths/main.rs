@@ -1,6 +1,10 @@
 //! What is left when somebody dies: clients and stores that are killed or stopped, at each step.
 
+mod actor;
+mod clients;
 mod reconnecting;
+mod stores;
+mod stories;
 
 use std::path::PathBuf;
 use std::time::Duration;

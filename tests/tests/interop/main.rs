@@ -11,6 +11,7 @@
 
 mod arrow;
 mod differential;
+mod faults;
 mod peer;
 mod scenarios;
 mod suite;

@@ -74,7 +74,7 @@ impl Store {
         let created = self
             .state
             .create(CLIENT, &new, NOW, &mut Effects::default());
-        let (_, range) = created?;
+        let range = created?.range;
         let plan = self.backing.plan(&[range], self.state.free_ranges());
         for range in plan.discard {
             self.backing.remove(range);

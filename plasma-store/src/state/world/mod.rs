@@ -231,7 +231,7 @@ impl World {
         let expected = self.model.create(client, new, self.now);
         assert_eq!(created.map(|_| ()), expected);
         self.settle(fx);
-        let Ok((spec, range)) = created else {
+        let Ok(Created { spec, range, .. }) = created else {
             return false;
         };
         assert_eq!(

@@ -1,0 +1,522 @@
+//! Requests that come through shared memory, and what a client is offered for that.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use plasma_core::ObjectId;
+use plasma_core::protocol::frame::MessageType;
+use plasma_core::protocol::message::{Digest, ErrorCode, Outcome};
+use plasma_core::shm::memory::{Memory, Writers};
+use plasma_core::shm::page::Shape;
+use plasma_core::shm::pins::PinView;
+use plasma_core::shm::ring::{Created, MalformedRequest, Op, Requests, RingRequest};
+use plasma_core::shm::{Offer, index};
+use tracing::warn;
+
+use super::memory::Backed;
+use super::requests::{Closed, Task};
+use super::{Server, Token};
+use crate::state::alloc::Range;
+use crate::state::{self, ClientId};
+
+/// Requests of one ring that are handled before others have their turn.
+const TURN: u64 = 256;
+
+/// What clients are offered beyond the socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingOptions {
+    pub(crate) shape: Shape,
+    /// How long to go on looking after a ring's last request.
+    pub(crate) poll_time: Duration,
+}
+
+/// One client's ring.
+#[derive(Debug)]
+pub(super) struct Ring {
+    requests: Requests,
+    /// Wakes the store.
+    bell: EventFd,
+    /// Wakes the client.
+    wake: EventFd,
+    /// When the last request was taken.
+    last: Instant,
+    /// The client's own memory is being found; nothing more of it is handled meanwhile.
+    waits: bool,
+    /// The objects of a batch whose end has not come.
+    batch: Batch,
+}
+
+/// Objects that are to be sealed together, or not at all.
+#[derive(Debug, Default)]
+struct Batch {
+    objects: Vec<(ObjectId, Digest)>,
+    failed: Option<ErrorCode>,
+}
+
+/// A client's content that waits for memory.
+#[derive(Debug)]
+pub(super) struct Content {
+    request: RingRequest,
+    content: Vec<u8>,
+    range: Range,
+}
+
+/// How a request was dealt with.
+enum Handled {
+    Answered(Outcome, Created),
+    /// It will be answered once there is memory.
+    Later,
+}
+
+/// All rings, and those that are looked at without being told.
+#[derive(Debug, Default)]
+pub(super) struct Rings {
+    all: HashMap<ClientId, Ring, RandomState>,
+    /// INVARIANT: each once.
+    watched: Vec<ClientId>,
+}
+
+impl Rings {
+    pub(super) fn get_mut(&mut self, client: ClientId) -> Option<&mut Ring> {
+        self.all.get_mut(&client)
+    }
+
+    /// Whether some ring that is watched has something to be handled.
+    pub(super) fn any_waiting(&self) -> bool {
+        self.watched.iter().any(|client| {
+            let ring = self.all.get(client);
+            ring.is_none_or(|ring| !ring.waits && ring.requests.waiting() != Ok(0))
+        })
+    }
+
+    pub(super) fn any_watched(&self) -> bool {
+        !self.watched.is_empty()
+    }
+
+    /// Looks at a ring from now on without being told.
+    fn watch(&mut self, client: ClientId) {
+        if let Some(ring) = self.all.get_mut(&client) {
+            ring.requests.need_wakeup(false);
+            ring.last = Instant::now();
+            if !self.watched.contains(&client) {
+                self.watched.push(client);
+            }
+        }
+    }
+
+    /// Looks no more at rings that have been quiet for so long, and at none if nobody is to be looked
+    /// at any more: their clients are to ring the bell. Whether there is nothing to be handled.
+    pub(super) fn rest(&mut self, poll_time: Duration) -> bool {
+        let all = &mut self.all;
+        let mut idle = true;
+        self.watched.retain(|client| {
+            let Some(ring) = all.get_mut(client) else {
+                return false;
+            };
+            if ring.waits {
+                // Whoever ends that watches it again.
+                ring.requests.need_wakeup(true);
+                return false;
+            }
+            if ring.last.elapsed() < poll_time {
+                idle = false;
+                return true;
+            }
+            let sleeps = ring.requests.may_sleep();
+            if !sleeps {
+                ring.requests.need_wakeup(false);
+                idle = false;
+            }
+            !sleeps
+        });
+        idle
+    }
+
+    /// Forgets a client's ring.
+    pub(super) fn remove(&mut self, client: ClientId) -> Option<Ring> {
+        self.watched.retain(|watched| *watched != client);
+        self.all.remove(&client)
+    }
+}
+
+impl Ring {
+    pub(super) fn bell(&self) -> impl AsFd {
+        self.bell.as_fd()
+    }
+
+    fn answer(&mut self, outcome: Outcome, created: Created) {
+        self.requests.answer(outcome, created);
+    }
+
+    fn wake_if_asleep(&self) {
+        if self.requests.client_sleeps() {
+            // It fails where the client has been told so often that it cannot but wake.
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+impl Server {
+    /// What a client is offered beyond the socket, with the descriptors for it; once each.
+    pub(super) fn offer(&mut self, client: ClientId) -> Option<(Offer, Vec<OwnedFd>)> {
+        let shape = self.options.rings?.shape;
+        if self.rings.all.contains_key(&client) {
+            return None;
+        }
+        let offered = self.try_offer(client, shape);
+        let offered = offered.inspect_err(|error| {
+            warn!(client = client.0, %error, "cannot offer a client shared memory");
+        });
+        offered.ok()
+    }
+
+    fn try_offer(&mut self, client: ClientId, shape: Shape) -> io::Result<(Offer, Vec<OwnedFd>)> {
+        let missing = || io::Error::from(io::ErrorKind::InvalidInput);
+        let readers = self.state.readers_mut().as_mut().ok_or_else(missing)?;
+        let index = readers.memory().ok_or_else(missing)?;
+        let index_len = index.len() as u64;
+        let index = index.descriptor().ok_or_else(missing)?;
+        let index = index.try_clone_to_owned()?;
+
+        let mut page = Memory::create(shape.page_len(), Writers::Client)?;
+        let mut answers = Memory::create(shape.answers_len(), Writers::Store)?;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = EventFd::from_flags(flags)?;
+        let wake = EventFd::from_flags(flags)?;
+        let descriptors = vec![
+            index,
+            page.take_descriptor().ok_or_else(missing)?,
+            answers.take_descriptor().ok_or_else(missing)?,
+            bell.as_fd().try_clone_to_owned()?,
+            wake.as_fd().try_clone_to_owned()?,
+        ];
+        let (page, answers) = (Arc::new(page), Arc::new(answers));
+        let pins = PinView::open(&page, &shape).ok_or_else(missing)?;
+        let token = Token::Bell(client).number();
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(&bell, event)?;
+        readers.add(client, pins);
+        if let Some(requests) = Requests::open(&page, &answers, &shape) {
+            requests.need_wakeup(true);
+            let ring = Ring {
+                requests,
+                bell,
+                wake,
+                last: Instant::now(),
+                waits: false,
+                batch: Batch::default(),
+            };
+            self.rings.all.insert(client, ring);
+        }
+        Ok((Offer { index_len, shape }, descriptors))
+    }
+
+    /// A client has rung: it has written requests, or let go of something that is wanted.
+    pub(super) fn hear(&mut self, client: ClientId) {
+        if let Some(ring) = self.rings.get_mut(client) {
+            // Only resets the event; what it is about is in memory.
+            let _ = ring.bell.read();
+            self.rings.watch(client);
+        }
+        self.sweep_after(client);
+    }
+
+    /// Deletes what could not be before, if this client has let go of something like that.
+    pub(super) fn sweep_after(&mut self, client: ClientId) {
+        let readers = self.state.readers_mut().as_mut();
+        if readers.is_some_and(|readers| readers.has_released(client)) {
+            let now = self.now();
+            let mut fx = std::mem::take(&mut self.effects);
+            self.state.sweep(now, &mut fx);
+            self.settle(fx);
+        }
+    }
+
+    /// Handles what is in the rings that are watched.
+    pub(super) fn serve_rings(&mut self) {
+        let mut at = 0;
+        // Handling one may add to them, or empty them.
+        while let Some(client) = self.rings.watched.get(at).copied() {
+            at += 1;
+            if let Err(reason) = self.serve_ring(client) {
+                self.close(client, &reason);
+            }
+        }
+    }
+
+    fn serve_ring(&mut self, client: ClientId) -> Result<(), Closed> {
+        let Some(ring) = self.rings.get_mut(client).filter(|ring| !ring.waits) else {
+            return Ok(());
+        };
+        let waiting = ring.requests.waiting()?.min(TURN);
+        if waiting == 0 {
+            return Ok(());
+        }
+        ring.last = Instant::now();
+        for _ in 0..waiting {
+            let Some(ring) = self.rings.get_mut(client) else {
+                return Ok(());
+            };
+            let request = ring.requests.take()?;
+            let begun = self.stats.begin();
+            let handled = self.handle_ring(client, &request)?;
+            self.stats.handled(message_type(request.op), begun);
+            let Some(ring) = self.rings.get_mut(client) else {
+                return Ok(());
+            };
+            match handled {
+                Handled::Answered(outcome, created) => ring.answer(outcome, created),
+                Handled::Later => {
+                    ring.waits = true;
+                    break;
+                }
+            }
+        }
+        if let Some(ring) = self.rings.get_mut(client) {
+            ring.wake_if_asleep();
+        }
+        Ok(())
+    }
+
+    fn handle_ring(&mut self, client: ClientId, request: &RingRequest) -> Result<Handled, Closed> {
+        let now = self.now();
+        let id = request.id;
+        self.check_batch(client, request)?;
+        let mut fx = std::mem::take(&mut self.effects);
+        Ok(match request.op {
+            Op::Seal => {
+                let place = self
+                    .state
+                    .seal_and_let_go(client, &id, request.digest, now, &mut fx);
+                self.settle(fx);
+                let (outcome, place) = match place {
+                    Ok(place) => (Ok(()), place),
+                    Err(code) => (Err(code), None),
+                };
+                let place = place.unwrap_or(index::Place::NOT_KNOWN);
+                let sealed = Created {
+                    offset: u64::from(place.number()),
+                    ..Created::default()
+                };
+                Handled::Answered(outcome, sealed)
+            }
+            Op::Delete => {
+                let outcome = self.state.delete(&id, now, &mut fx);
+                self.settle(fx);
+                Handled::Answered(outcome, Created::default())
+            }
+            Op::Batch | Op::BatchEnd if self.batch_failed(client) => {
+                self.settle(fx);
+                self.end_of(client, request, Ok(()))
+            }
+            Op::Create | Op::CreateAndSeal | Op::Batch | Op::BatchEnd => {
+                let new = state::NewObject {
+                    id,
+                    data_size: request.data_size,
+                    metadata_size: request.metadata_size,
+                    evict_if_full: request.evict_if_full,
+                };
+                let created = self.state.create(client, &new, now, &mut fx);
+                self.settle(fx);
+                match created {
+                    Ok(created) => self.place(client, request, &created)?,
+                    Err(code) => self.end_of(client, request, Err(code)),
+                }
+            }
+        })
+    }
+
+    /// Sees to it that an object that was created has memory, and its content if it came along.
+    fn place(
+        &mut self,
+        client: ClientId,
+        request: &RingRequest,
+        created: &state::Created,
+    ) -> Result<Handled, Closed> {
+        let range = created.range;
+        let backed = self.memory.back(&[range], &mut self.state);
+        let told = Created {
+            uid: created.uid,
+            offset: created.spec.data_offset,
+            segment: created.spec.segment,
+        };
+        if let Backed::Never = backed {
+            self.undo(client, [request.id]);
+            return Ok(self.end_of(client, request, Err(ErrorCode::OutOfMemory)));
+        }
+        if request.op == Op::Create {
+            return Ok(match backed {
+                Backed::After(job) => {
+                    self.wait_for(client, job);
+                    let id = request.id;
+                    self.tasks
+                        .insert(job, Task::RingCreate { client, id, told });
+                    Handled::Later
+                }
+                _ => Handled::Answered(Ok(()), told),
+            });
+        }
+        let Some(ring) = self.rings.get_mut(client) else {
+            return Ok(Handled::Later);
+        };
+        let content = ring.requests.content(request);
+        let Ok(content) = content else {
+            self.undo(client, [request.id]);
+            return Err(Closed::Ring(MalformedRequest));
+        };
+        if let Backed::After(job) = backed {
+            let content = Content {
+                request: *request,
+                content: content.to_vec(),
+                range,
+            };
+            self.wait_for(client, job);
+            self.tasks
+                .insert(job, Task::RingContent { client, content });
+            return Ok(Handled::Later);
+        }
+        let written = self.memory.write_from(range.offset, &content);
+        Ok(self.written(client, request, written))
+    }
+
+    fn written(
+        &mut self,
+        client: ClientId,
+        request: &RingRequest,
+        written: io::Result<()>,
+    ) -> Handled {
+        let outcome = written.map_err(|error| {
+            warn!(%error, "cannot write to the arena");
+            self.undo(client, [request.id]);
+            ErrorCode::OutOfMemory
+        });
+        self.end_of(client, request, outcome)
+    }
+
+    /// A batch may name no more objects than any request.
+    fn check_batch(&mut self, client: ClientId, request: &RingRequest) -> Result<(), Closed> {
+        let limit = self.options.clients.max_ids;
+        let ring = self.rings.get_mut(client);
+        let count = ring.map_or(0, |ring| ring.batch.objects.len()) + 1;
+        if matches!(request.op, Op::Batch | Op::BatchEnd) && count > limit {
+            return Err(Closed::TooManyIds { count, limit });
+        }
+        Ok(())
+    }
+
+    fn batch_failed(&mut self, client: ClientId) -> bool {
+        let ring = self.rings.get_mut(client);
+        ring.is_some_and(|ring| ring.batch.failed.is_some())
+    }
+
+    /// Seals what has its content now, or was to have it, as far as that is its time.
+    fn end_of(&mut self, client: ClientId, request: &RingRequest, outcome: Outcome) -> Handled {
+        let answer = |outcome| Handled::Answered(outcome, Created::default());
+        let (id, digest) = (request.id, request.digest);
+        let now = self.now();
+        match (request.op, outcome) {
+            (Op::CreateAndSeal, Ok(())) => {
+                let mut fx = std::mem::take(&mut self.effects);
+                let sealed = self
+                    .state
+                    .seal_and_let_go(client, &id, digest, now, &mut fx);
+                self.settle(fx);
+                answer(sealed.map(|_| ()))
+            }
+            (Op::Batch | Op::BatchEnd, outcome) => {
+                let Some(ring) = self.rings.get_mut(client) else {
+                    return answer(outcome);
+                };
+                let batch = &mut ring.batch;
+                if batch.failed.is_none() {
+                    match outcome {
+                        Ok(()) => batch.objects.push((id, digest)),
+                        Err(code) => batch.failed = Some(code),
+                    }
+                }
+                let failed = batch.failed;
+                let ends = request.op == Op::BatchEnd;
+                let objects = if failed.is_some() || ends {
+                    std::mem::take(&mut batch.objects)
+                } else {
+                    Vec::new()
+                };
+                if ends {
+                    batch.failed = None;
+                }
+                if failed.is_some() {
+                    self.undo(client, objects.into_iter().map(|(id, _)| id));
+                } else if ends {
+                    let mut fx = std::mem::take(&mut self.effects);
+                    self.state.seal_batch(client, &objects, now, &mut fx);
+                    self.settle(fx);
+                }
+                answer(failed.filter(|_| ends).map_or(Ok(()), Err))
+            }
+            (_, outcome) => answer(outcome),
+        }
+    }
+
+    /// Goes on with a ring whose request waited for memory.
+    pub(super) fn finish_ring_create(
+        &mut self,
+        client: ClientId,
+        id: ObjectId,
+        told: Created,
+        backed: bool,
+    ) {
+        let outcome = if backed {
+            Ok(())
+        } else {
+            self.undo(client, [id]);
+            Err(ErrorCode::OutOfMemory)
+        };
+        self.resume(client, Handled::Answered(outcome, told));
+    }
+
+    /// The same, for one that brought its content.
+    pub(super) fn finish_ring_content(
+        &mut self,
+        client: ClientId,
+        content: &Content,
+        backed: bool,
+    ) {
+        let request = &content.request;
+        let handled = if backed {
+            let written = self.memory.write(content.range.offset, &content.content);
+            self.written(client, request, written)
+        } else {
+            self.undo(client, [request.id]);
+            self.end_of(client, request, Err(ErrorCode::OutOfMemory))
+        };
+        self.resume(client, handled);
+    }
+
+    fn resume(&mut self, client: ClientId, handled: Handled) {
+        if let Some(ring) = self.rings.get_mut(client) {
+            ring.waits = false;
+            if let Handled::Answered(outcome, created) = handled {
+                ring.answer(outcome, created);
+            }
+            ring.wake_if_asleep();
+            self.rings.watch(client);
+        }
+    }
+}
+
+/// The message that does the same through the socket, for the account of how long things take.
+fn message_type(op: Op) -> MessageType {
+    match op {
+        Op::Create => MessageType::CreateRequest,
+        Op::Seal => MessageType::SealRequest,
+        Op::CreateAndSeal => MessageType::CreateAndSealRequest,
+        Op::Batch | Op::BatchEnd => MessageType::CreateAndSealBatchRequest,
+        Op::Delete => MessageType::DeleteRequest,
+    }
+}

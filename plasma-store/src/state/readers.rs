@@ -1,0 +1,73 @@
+//! What the rules need to know of clients that read without asking.
+//!
+//! Such clients find sealed objects in an index, and say themselves what they hold. The rules have
+//! objects listed there, and ask before one goes away.
+
+use std::fmt::Debug;
+
+use plasma_core::ObjectId;
+use plasma_core::shm::index::{Listing, Place};
+
+use super::ClientId;
+use super::table::Slot;
+
+/// Clients that read without asking.
+pub(crate) trait Readers: Debug {
+    /// Lets them find an object that was sealed; where it is listed, if it is.
+    fn publish(&mut self, listing: &Listing) -> Option<Place>;
+
+    /// Takes those of the objects from them, by name and uid, that none of them holds; for each
+    /// object, whether one does. What is held stays as it was. If it is `wanted`, whoever lets go of
+    /// it last says so, and then it is to be asked again.
+    fn take(&mut self, objects: &[(ObjectId, u64)], wanted: bool) -> Vec<bool>;
+
+    /// Who holds what.
+    fn holders(&self) -> Holders;
+
+    /// What they used since this was last asked, the oldest first, as far as they remember.
+    fn used(&mut self) -> Vec<(Slot, Use)>;
+
+    /// A client is gone, and what it held with it.
+    fn forget(&mut self, client: ClientId);
+}
+
+/// How an object was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It was got.
+    Read,
+    /// It is to count as just used, wherever it counts.
+    Refreshed,
+}
+
+/// Who holds what; the same may be there more than once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holders {
+    pub(crate) slots: Vec<(ClientId, Slot)>,
+    /// Those objects by their uids of which only that is known.
+    pub(crate) uids: Vec<(ClientId, u64)>,
+}
+
+/// No clients that read without asking.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NoReaders;
+
+impl Readers for NoReaders {
+    fn publish(&mut self, _: &Listing) -> Option<Place> {
+        None
+    }
+
+    fn take(&mut self, objects: &[(ObjectId, u64)], _: bool) -> Vec<bool> {
+        vec![false; objects.len()]
+    }
+
+    fn holders(&self) -> Holders {
+        Holders::default()
+    }
+
+    fn used(&mut self) -> Vec<(Slot, Use)> {
+        Vec::new()
+    }
+
+    fn forget(&mut self, _: ClientId) {}
+}

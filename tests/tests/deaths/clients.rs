@@ -1,0 +1,281 @@
+//! A client goes through a story, and at each step of it is killed, or stopped and woken again.
+//!
+//! Killed, it costs nobody anything: every byte it held is back, every waiter has what there is to
+//! have and otherwise waits on, and subscribers hear of what is so. Stopped, it slows nobody down,
+//! and goes on afterwards as if nothing had been.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use plasma_core::{Notification, Notifications, ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
+use tests::{PATIENCE, StoreProcess, debug_number, eventually, role, within};
+
+use super::actor::{Actor, Stage};
+use super::stories::{self, Fate, ID, Reached, Story};
+use super::{CAPACITY, LIMIT};
+
+macro_rules! clients {
+    ($($name:ident: $story:ident),+ $(,)?) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn killed_at_each_step() {
+                let this = concat!("clients::", stringify!($name), "::killed_at_each_step");
+                play(this, &stories::$story, kill_at_each_step);
+            }
+
+            #[test]
+            fn stopped_at_each_step() {
+                let this = concat!("clients::", stringify!($name), "::stopped_at_each_step");
+                play(this, &stories::$story, stop_at_each_step);
+            }
+        }
+    )+ };
+}
+
+clients! {
+    connecting: CONNECTS,
+    creating: CREATES,
+    aborting: ABORTS,
+    sending: SENDS,
+    batching: BATCHES,
+    getting: GETS,
+    waiting: WAITS,
+    subscribing: SUBSCRIBES,
+    deleting: DELETES,
+    with_a_quota: HAS_A_QUOTA,
+    listing: LISTS,
+    evicting: EVICTS,
+    using_the_library: USES_THE_LIBRARY,
+}
+
+fn play(this: &'static str, story: &'static Story, direct: fn(&Scene, &'static str, &Story)) {
+    if let Some((_, socket)) = role() {
+        (story.act)(Stage, &socket);
+        return Stage.end();
+    }
+    within(2 * LIMIT, move || direct(&Scene::new(), this, story));
+}
+
+fn kill_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
+    for kill_at in 0.. {
+        let run = scene.begin(story);
+        let mut actor = Actor::start(this, "actor", scene.store.socket());
+        let mut over = false;
+        for at in 0..=kill_at {
+            let Some(step) = actor.next_step() else {
+                over = true;
+                break;
+            };
+            (story.meanwhile)(scene, step);
+            if at < kill_at {
+                actor.go_on();
+            }
+        }
+        if over {
+            actor.wait();
+            println!("steps: {:?}", actor.reached());
+        } else {
+            actor.kill();
+        }
+        scene.finish(story, Reached(actor.reached()), run);
+        if over {
+            assert!(kill_at > 0, "a story has steps");
+            return;
+        }
+    }
+}
+
+fn stop_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
+    let run = scene.begin(story);
+    let mut actor = Actor::start(this, "actor", scene.store.socket());
+    let mut longest = Duration::ZERO;
+    while let Some(step) = actor.next_step() {
+        (story.meanwhile)(scene, step);
+        actor.signal(Signal::SIGSTOP);
+        eventually("it stands still", || actor.is_stopped());
+        longest = longest.max(scene.longest_round());
+        actor.signal(Signal::SIGCONT);
+        actor.go_on();
+    }
+    actor.wait();
+    println!("the others' longest round of 5 calls: {longest:?}");
+    scene.finish(story, Reached(actor.reached()), run);
+}
+
+/// A store, and a client that nothing happens to.
+pub struct Scene {
+    pub store: StoreProcess,
+    pub client: PlasmaClient,
+    /// What the store has open when there is only the bystander.
+    descriptors: usize,
+    heard: RefCell<Notifications>,
+    held: RefCell<Vec<ObjectBuffer>>,
+}
+
+/// What the bystander waits for during one run of a story.
+struct Run {
+    waiter: Option<thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let store = StoreProcess::start(CAPACITY, &[]);
+        let client = store.client();
+        let heard = client.subscribe().expect("the store answers");
+        // The connection on which gets wait is kept for the next that has to.
+        assert!(client.get(ID, 1).expect("the store answers").is_none());
+        eventually("nobody else is there", || store.sockets() == 5);
+        Self {
+            descriptors: store.descriptors(),
+            store,
+            client,
+            heard: RefCell::new(heard),
+            held: RefCell::default(),
+        }
+    }
+
+    /// Puts an object there that nobody holds.
+    pub fn put(&self, id: ObjectId, data: &[u8]) {
+        let client = &self.client;
+        client.create_and_seal(id, data, b"").expect("it is free");
+    }
+
+    /// Holds an object until all that the client had is to be back.
+    pub fn hold(&self, id: ObjectId) {
+        let object = self.client.get(id, 0).expect("the store answers");
+        self.held.borrow_mut().extend(object);
+    }
+
+    /// What is in an object, if it is there.
+    pub fn content(&self, id: ObjectId) -> Option<Vec<u8>> {
+        let object = self.client.get(id, 0).expect("the store answers");
+        object.map(|object| object.data().to_vec())
+    }
+
+    fn begin(&self, story: &Story) -> Run {
+        (story.before)(self);
+        let waiter = (story.fate)(Reached(&[])).map(|_| {
+            let client = self.client.clone();
+            thread::spawn(move || {
+                let object = client.get(ID, -1).expect("the store answers");
+                object.expect("it is sealed").data().to_vec()
+            })
+        });
+        Run { waiter }
+    }
+
+    /// Sees to it that all is as it should be, and clears up.
+    fn finish(&self, story: &Story, reached: Reached<'_>, run: Run) {
+        let last = reached.0.last().map_or("the start", String::as_str);
+        println!("after {last}");
+        if let Some(waiter) = run.waiter {
+            let fate = (story.fate)(reached).expect("the object has one");
+            self.waiter_is_right(waiter, fate);
+        }
+        self.held.borrow_mut().clear();
+        eventually("every byte it held is back", || self.all_is_back());
+        (story.after)(self, reached);
+        self.subscriber_is_right();
+
+        let all = self.client.list().expect("the store answers");
+        let all: Vec<_> = all.into_iter().map(|info| info.id).collect();
+        self.client.delete_many(&all).expect("the store answers");
+        assert_eq!(debug_number(&self.client, "allocated bytes"), 0);
+        let whole = self.client.create(ID, CAPACITY as usize, b"");
+        drop(whole.expect("the whole store is there to be used"));
+    }
+
+    /// Who waits for an object has it if there is one. If not, its id is free for another, and then
+    /// that is what it has.
+    fn waiter_is_right(&self, waiter: thread::JoinHandle<Vec<u8>>, fate: Fate) {
+        const BYSTANDERS: &[u8] = b"the object's second life";
+        let second_life = || match self.client.create_and_seal(ID, BYSTANDERS, b"") {
+            Ok(()) => true,
+            Err(PlasmaError::AlreadyExists) => false,
+            Err(error) => panic!("there is room: {error}"),
+        };
+        let expected = match fate {
+            Fate::Sealed(content) => vec![content],
+            Fate::Gone => {
+                eventually("its id is free", second_life);
+                vec![BYSTANDERS.to_vec()]
+            }
+            Fate::Either(content) => {
+                eventually("it is sealed, or its id is free", || {
+                    waiter.is_finished() || second_life()
+                });
+                vec![content, BYSTANDERS.to_vec()]
+            }
+        };
+        let found = waiter.join().expect("the store answers");
+        assert!(expected.contains(&found), "{} bytes", found.len());
+    }
+
+    fn all_is_back(&self) -> bool {
+        let client = &self.client;
+        let objects = client.list().expect("the store answers");
+        let unused = |info: &plasma_core::ObjectInfo| info.digest.is_some() && info.ref_count == 0;
+        let sizes = objects
+            .iter()
+            .map(|info| info.data_size + info.metadata_size);
+        objects.iter().all(unused)
+            && debug_number(client, "pinned bytes") == 0
+            && debug_number(client, "allocated bytes") == sizes.sum::<u64>()
+            && self.store.descriptors() == self.descriptors
+    }
+
+    /// What was heard is what happened: from it follows what is there.
+    fn subscriber_is_right(&self) {
+        let end = ObjectId::rand();
+        self.put(end, b"");
+        let mut heard = self.heard.borrow_mut();
+        let mut there = BTreeSet::new();
+        loop {
+            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            match notification.expect("it hears of the last object") {
+                Notification::Sealed(info) => assert!(there.insert(info.id), "sealed twice"),
+                Notification::Deleted(id) => assert!(there.remove(&id), "deleted unsealed"),
+            }
+            if there.contains(&end) {
+                break;
+            }
+        }
+        let objects = self.client.list().expect("the store answers");
+        assert_eq!(there, objects.iter().map(|info| info.id).collect());
+        // For the next run, of which it hears from the start.
+        self.client
+            .delete_many(&there.iter().copied().collect::<Vec<_>>())
+            .expect("the store answers");
+        while !there.is_empty() {
+            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            let Some(Notification::Deleted(id)) = notification else {
+                panic!("it hears of everything's end: {notification:?}")
+            };
+            assert!(there.remove(&id));
+        }
+    }
+
+    /// The longest of some rounds of what clients do; none may take long.
+    fn longest_round(&self) -> Duration {
+        let mut longest = Duration::ZERO;
+        for round in 0..10 {
+            let start = Instant::now();
+            let id = ObjectId::rand();
+            let mut object = self.client.create(id, 1000, b"").expect("there is room");
+            object.data_mut().fill(round);
+            object.seal().expect("the store answers");
+            drop(object);
+            assert_eq!(self.content(id).expect("it is sealed"), [round; 1000]);
+            self.client.delete(&id).expect("the store answers");
+            assert!(!self.client.contains(&id).expect("the store answers"));
+            longest = longest.max(start.elapsed());
+        }
+        assert!(longest < PATIENCE / 4, "{longest:?}");
+        longest
+    }
+}
