@@ -42,6 +42,9 @@ mod backer;
 mod builder;
 mod error;
 mod external;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeper;
 mod limits;
 mod memory;

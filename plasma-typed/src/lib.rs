@@ -184,6 +184,14 @@
 mod client;
 mod create;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(
+    clippy::expect_used,
+    unused_qualifications,
+    reason = "the derive says where it is; it panics where something is amiss, which is what it is for"
+)]
+pub mod fuzzing;
 mod header;
 mod key;
 mod memory;

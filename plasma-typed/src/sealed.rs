@@ -69,27 +69,8 @@ impl<T: ?Sized + PlasmaObject> Sealed<T> {
 
     /// The value in a buffer, and the length of its user metadata.
     fn examine(buffer: &ObjectBuffer) -> Result<(NonNull<T>, usize), GetError> {
-        let id = *buffer.id();
-        let header = Header::parse(buffer.meta()).map_err(|unreadable| match unreadable {
-            Unreadable::Untyped => GetError::Untyped { id },
-            Unreadable::Corrupt(corruption) => GetError::Corrupt { id, corruption },
-        })?;
-        if header.fingerprint != Prefix::of::<T>().fingerprint {
-            return Err(GetError::SchemaMismatch {
-                id,
-                mismatch: Box::new(SchemaMismatch::new(header.schema, T::SCHEMA)),
-            });
-        }
-        let value =
-            memory::view(buffer.data(), header.tail_len).map_err(|no_value| match no_value {
-                NoValue::Corrupt(corruption) => GetError::Corrupt { id, corruption },
-                NoValue::Invalid(invalid) => GetError::InvalidValue {
-                    id,
-                    type_name: Stored::from(T::SCHEMA).title(),
-                    invalid,
-                },
-            })?;
-        Ok((NonNull::from_ref(value), header.user_meta.len()))
+        let (value, user_meta) = read(*buffer.id(), buffer.data(), buffer.meta())?;
+        Ok((NonNull::from_ref(value), user_meta.len()))
     }
 
     /// An object that this process has just sealed; INVARIANT of the caller: that of
@@ -101,6 +82,33 @@ impl<T: ?Sized + PlasmaObject> Sealed<T> {
         let user_meta = Header::parse(buffer.meta()).map(|header| header.user_meta.len());
         Self::new(value, buffer, user_meta.unwrap_or(0))
     }
+}
+
+/// The value that an object's data and metadata are, if they are one, and its user metadata.
+pub(crate) fn read<'a, T: ?Sized + PlasmaObject>(
+    id: ObjectId,
+    data: &'a [u8],
+    meta: &'a [u8],
+) -> Result<(&'a T, &'a [u8]), GetError> {
+    let header = Header::parse(meta).map_err(|unreadable| match unreadable {
+        Unreadable::Untyped => GetError::Untyped { id },
+        Unreadable::Corrupt(corruption) => GetError::Corrupt { id, corruption },
+    })?;
+    if header.fingerprint != Prefix::of::<T>().fingerprint {
+        return Err(GetError::SchemaMismatch {
+            id,
+            mismatch: Box::new(SchemaMismatch::new(header.schema, T::SCHEMA)),
+        });
+    }
+    let value = memory::view(data, header.tail_len).map_err(|no_value| match no_value {
+        NoValue::Corrupt(corruption) => GetError::Corrupt { id, corruption },
+        NoValue::Invalid(invalid) => GetError::InvalidValue {
+            id,
+            type_name: Stored::from(T::SCHEMA).title(),
+            invalid,
+        },
+    })?;
+    Ok((value, header.user_meta))
 }
 
 impl<T: ?Sized> Sealed<T> {

@@ -2,6 +2,7 @@
 //!
 //! Everything here panics where something is amiss: that is how a test fails.
 
+pub mod fuzzed;
 pub mod raw;
 
 use std::fs::{File, Permissions};

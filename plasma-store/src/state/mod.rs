@@ -12,6 +12,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod wait;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "it panics where something is amiss, which is what it is for"
+)]
+pub(crate) mod world;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -204,7 +212,7 @@ pub(crate) struct State<R = NoReaders> {
 
 impl State {
     /// With no clients but those that ask.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn new(limits: Limits) -> Self {
         Self::with_readers(limits, NoReaders)
     }

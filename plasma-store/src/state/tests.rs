@@ -1,7 +1,6 @@
 //! The rules, corner by corner.
 
 mod histories;
-mod model;
 mod trace;
 
 use super::*;

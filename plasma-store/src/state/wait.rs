@@ -156,7 +156,7 @@ impl Waits {
         self.costs.get(&client).copied().unwrap_or_default()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn len(&self) -> usize {
         self.waits.len()
     }

@@ -1,0 +1,5 @@
+//! A store, and clients that say anything.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tests::fuzzed::store(data));
