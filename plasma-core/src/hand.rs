@@ -20,6 +20,7 @@ const NEW: Hint = Hint {
 };
 
 /// Lets `each` use and change this thread's hint.
+#[inline]
 pub(crate) fn with_hint<T>(each: impl FnOnce(&mut Hint) -> T) -> T {
     // Where a thread is ending, any hint will do.
     let mut hint = HINT.try_with(Cell::get).unwrap_or(Hint { lane: 0, ..NEW });

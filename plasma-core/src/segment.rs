@@ -96,8 +96,7 @@ pub(crate) struct Span {
     start: NonNull<u8>,
     access: Access,
     /// Memory of this process, where the object is no longer in the store's.
-    private: Option<MmapMut>,
-    offset: usize,
+    private: Option<Box<MmapMut>>,
     data_len: usize,
     meta_len: usize,
 }
@@ -110,6 +109,7 @@ unsafe impl Sync for Span {}
 
 impl Span {
     /// Finds an object in a segment, checking every number the store sent.
+    #[inline]
     pub(crate) fn new(
         segment: &Arc<Segment>,
         spec: &ObjectSpec,
@@ -138,6 +138,7 @@ impl Span {
         Self::at(segment, offset, data_len, meta_len, access)
     }
 
+    #[inline]
     /// INVARIANT of the caller: `offset + data_len + meta_len` is within the segment.
     fn at(
         segment: &Arc<Segment>,
@@ -154,7 +155,6 @@ impl Span {
             start,
             access,
             private: None,
-            offset,
             data_len,
             meta_len,
         })
@@ -167,7 +167,6 @@ impl Span {
             start,
             access: Access::Read,
             private: None,
-            offset,
             data_len,
             meta_len,
         } = self
@@ -179,7 +178,6 @@ impl Span {
             start: *start,
             access: Access::Read,
             private: None,
-            offset: *offset,
             data_len: *data_len,
             meta_len: *meta_len,
         })
@@ -201,18 +199,19 @@ impl Span {
             segment: Arc::clone(&self.segment),
             start,
             access: Access::Write,
-            private: Some(copy),
-            offset: self.offset,
+            private: Some(Box::new(copy)),
             data_len: self.data_len,
             meta_len: self.meta_len,
         })
     }
 
-    /// The same bytes through the read-only mapping.
+    /// The same bytes through the read-only mapping; for an object in the store's memory.
     pub(crate) fn to_read_only(&self) -> Result<Self, PlasmaError> {
+        // Where it is in the one mapping, it is in the other.
+        let base = self.segment.map(self.access)?.as_mut_ptr();
         Self::at(
             &self.segment,
-            self.offset,
+            self.start.addr().get().wrapping_sub(base.addr()),
             self.data_len,
             self.meta_len,
             Access::Read,

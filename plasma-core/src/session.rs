@@ -39,7 +39,8 @@ const MAX_SENT: usize = 128 << 10;
 pub(crate) struct Shared {
     /// The session that calls are made in.
     session: ArcSwap<Session>,
-    reconnect: bool,
+    /// The same, where it is the only one there will be: found without counting.
+    only: Option<Arc<Session>>,
     /// How to begin the next session. Held by whoever does.
     renewal: Mutex<ClientBuilder>,
 }
@@ -67,9 +68,10 @@ impl Shared {
                 other => other.map_err(Trouble::Stays),
             },
         )?;
+        let first = Arc::new(first);
         Ok(Self {
-            session: ArcSwap::from_pointee(first),
-            reconnect: builder.reconnect,
+            only: (!builder.reconnect).then(|| Arc::clone(&first)),
+            session: ArcSwap::new(first),
             renewal: Mutex::new(builder),
         })
     }
@@ -79,9 +81,12 @@ impl Shared {
         &self,
         call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
+        if let Some(session) = &self.only {
+            return call(session);
+        }
         let session = self.session.load();
         match call(&session) {
-            Err(PlasmaError::Disconnected | PlasmaError::Forked) if self.reconnect => {}
+            Err(PlasmaError::Disconnected | PlasmaError::Forked) => {}
             result => return result,
         }
         let next = self.renewed()?;
@@ -100,8 +105,11 @@ impl Shared {
         &self,
         call: impl FnOnce(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
+        if let Some(session) = &self.only {
+            return call(session);
+        }
         let session = self.session.load();
-        if self.reconnect && session.connection.has_ended() {
+        if session.connection.has_ended() {
             return call(&self.renewed()?);
         }
         call(&session)

@@ -31,6 +31,7 @@ type Buffers = Vec<Option<ObjectBuffer>>;
 
 impl Session {
     /// The control plane, if there is one and all that was sent through the socket has been seen to.
+    #[inline]
     fn plane(&self) -> Short<&Plane> {
         let Some(plane) = &self.plane else {
             return Ok(None);
@@ -47,6 +48,7 @@ impl Session {
     }
 
     /// The place of an object that the control plane told of.
+    #[inline]
     fn span(
         &self,
         plane: &Plane,
@@ -61,6 +63,7 @@ impl Session {
         Span::new(segment, spec, access).map_err(|error| self.connection.judge(error))
     }
 
+    #[inline]
     fn pinned(
         self: &Arc<Self>,
         plane: &Plane,
@@ -85,6 +88,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn unpin(&self, plane: &Plane, pin: Pin, id: &ObjectId) {
         if plane.release(pin, id) {
             self.connection.set_behind();
@@ -92,6 +96,7 @@ impl Session {
     }
 
     /// Gets one object; `Some(None)` if it is not there and there is no time to wait for it.
+    #[inline]
     pub(crate) fn get_shortly(
         self: &Arc<Self>,
         id: &ObjectId,
@@ -137,6 +142,7 @@ impl Session {
     }
 
     /// Whether an object is sealed.
+    #[inline]
     pub(crate) fn contains_shortly(&self, id: &ObjectId) -> Short<bool> {
         Ok(self.plane()?.and_then(|plane| plane.contains(id)))
     }
@@ -290,6 +296,7 @@ impl Session {
     }
 
     /// Lets go of one buffer of a sealed object.
+    #[inline]
     pub(crate) fn let_go(&self, id: ObjectId, hold: &Hold) {
         match (hold, &self.plane) {
             (Hold::Pinned(pin), Some(plane)) => {

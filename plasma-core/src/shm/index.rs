@@ -211,6 +211,7 @@ fn home_of(hash: u64, homes: u64) -> u64 {
 
 impl Entry {
     /// What it holds, if that is the object with these words for an id.
+    #[inline]
     fn read(&self, stamp: u64, wanted: &[u64; 3]) -> Option<Listing> {
         let id = self.id.each_ref().map(|word| word.load(Ordering::Relaxed));
         let same = id
@@ -322,6 +323,7 @@ impl Index {
 
     /// Looks for an object. What is found is as it was at some moment during the call; whether it
     /// stays, a pin decides.
+    #[inline]
     pub fn find(&self, id: &ObjectId) -> Found {
         let Some(header) = self.header() else {
             return Found::Unknown;

@@ -94,6 +94,7 @@ impl Pins {
     }
 
     /// Gets an object without asking the store, if that is possible.
+    #[inline]
     pub fn get(&self, index: &Index, id: &ObjectId, hint: &mut Hint) -> Got {
         for _ in 0..ATTEMPTS {
             let (place, listing) = match index.find(id) {
@@ -170,6 +171,7 @@ impl Pins {
 
     /// Takes a pin for an object that was found, and says so. It counts only once it is confirmed,
     /// behind a fence.
+    #[inline]
     fn mark(&self, place: Place, listing: &Listing, hint: &mut Hint) -> Option<Pin> {
         let slot = self.claim(hint)?;
         let pin = Pin {
@@ -181,6 +183,7 @@ impl Pins {
         Some(pin)
     }
 
+    #[inline]
     fn confirm(&self, index: &Index, pin: Pin, hint: &mut Hint) -> bool {
         let holds = is_skipped!(Recheck) || index.lists(pin.place, pin.uid);
         if holds {
@@ -192,6 +195,7 @@ impl Pins {
         holds
     }
 
+    #[inline]
     fn set(&self, pin: Pin) {
         if let Some(slot) = self.slots.get(pin.slot as usize) {
             let place = u64::from(pin.place.number());
@@ -215,6 +219,7 @@ impl Pins {
     }
 
     /// Finds a pin that nobody uses.
+    #[inline]
     fn claim(&self, hint: &mut Hint) -> Option<u32> {
         let count = self.owners.len();
         let start = (hint.slot as usize).min(count);
@@ -265,6 +270,7 @@ impl Pins {
 
     /// Takes one handle away, and lets go of the object with the last; whether the store has to be
     /// told ([`tell_released`](Self::tell_released)).
+    #[inline]
     pub fn release(&self, index: &Index, pin: Pin, id: &ObjectId, hint: &mut Hint) -> bool {
         let Some(owners) = self.owners.get(pin.slot as usize) else {
             return false;
@@ -309,6 +315,7 @@ impl Pins {
     }
 
     /// Notes for the store that an object was read. What is read again and again is noted once.
+    #[inline]
     fn note(&self, place: Place, uid: u64, hint: &mut Hint) {
         if let Some(lane) = self.lanes.get(hint.lane as usize) {
             add(&lane.hits);
