@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::socket::{UnixAddr, getsockname};
+use nix::sys::socket::{MsgFlags, Shutdown, UnixAddr, getpeername, getsockname, recv, shutdown};
 use plasma_core::protocol::message::Notification;
 use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
@@ -107,11 +108,8 @@ impl Server {
             );
             return self.closer.close(stream);
         }
-        if !is_unix_socket(&stream) {
-            warn!(
-                client = client.0,
-                "what it subscribed with is no Unix socket"
-            );
+        if let Err(reason) = make_one_way(&stream, self.listener.socket.as_fd()) {
+            warn!(client = client.0, %reason, "refused a subscription");
             return self.closer.close(stream);
         }
         let mut subscriber = Subscriber {
@@ -185,8 +183,37 @@ impl Server {
     }
 }
 
-/// Unix sockets are the only descriptors that can be written to, and closed, without waiting for
-/// anybody.
-fn is_unix_socket(descriptor: &OwnedFd) -> bool {
-    getsockname::<UnixAddr>(descriptor.as_raw_fd()).is_ok()
+/// Why a stream cannot be for notifications.
+#[derive(Debug, thiserror::Error)]
+enum Unsuitable {
+    #[error("what it subscribed with is no Unix socket")]
+    NoUnixSocket,
+    #[error("what it subscribed with is the end of a connection to this store")]
+    OwnConnection,
+    #[error("what it subscribed with has something to be read")]
+    Loaded,
+}
+
+/// Makes sure of a descriptor that holding it keeps nothing else open, and that nobody has to be
+/// waited for.
+///
+/// Unix sockets are the only descriptors that can be written to, and closed, without that. But if
+/// it is the client's end of its connection, or that is on its way through it, the store would never
+/// learn that the client has gone.
+fn make_one_way(stream: &OwnedFd, listener: BorrowedFd<'_>) -> Result<(), Unsuitable> {
+    let raw = stream.as_raw_fd();
+    if getsockname::<UnixAddr>(raw).is_err() {
+        return Err(Unsuitable::NoUnixSocket);
+    }
+    let peer = getpeername::<UnixAddr>(raw);
+    if peer.is_ok() && peer == getsockname::<UnixAddr>(listener.as_raw_fd()) {
+        return Err(Unsuitable::OwnConnection);
+    }
+    // From here on nothing can be sent to it; and it must not be too late for that.
+    let closed = shutdown(raw, Shutdown::Read);
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match closed.and_then(|()| recv(raw, &mut [0], flags)) {
+        Ok(0) | Err(Errno::EAGAIN) => Ok(()),
+        Ok(_) | Err(_) => Err(Unsuitable::Loaded),
+    }
 }

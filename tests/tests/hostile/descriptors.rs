@@ -7,13 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
+use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use plasma_core::ObjectId;
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Reply, Request};
-use tests::raw::message;
-use tests::{StoreProcess, eventually, server_program, within};
+use plasma_core::transport::wait_ready;
+use tests::raw::{RawClient, message, send_with_descriptors};
+use tests::{PATIENCE, StoreProcess, eventually, server_program, within};
 
 use super::{
     CAPACITY, ID, LIMIT, Witness, all_requests, connect, create, cut_off_for, header,
@@ -189,6 +191,53 @@ fn a_soft_limit_on_descriptors_does_not_limit_the_clients() {
             client.list().expect("the store answers");
         }
     });
+}
+
+/// The store has what the client's end of the connection is, so that does not close with the client.
+#[test]
+fn a_client_that_leaves_its_own_connection_with_the_store_is_missed_all_the_same() {
+    let direct = |client: &RawClient, other: &RawClient| {
+        other.subscribe(client.socket().as_fd());
+    };
+    // On its way through the stream that notifications are to go.
+    let inside = |client: &RawClient, _: &RawClient| {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let both = [client.socket().as_fd(), ours.as_fd()];
+        send_with_descriptors(&ours, &[0], &both).expect("there is room");
+        client.subscribe(theirs.as_fd());
+    };
+    // The same, once the store has the stream.
+    let later = |client: &RawClient, _: &RawClient| {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        client.subscribe(theirs.as_fd());
+        wait_ready(ours.as_fd(), PollFlags::POLLIN, Some(PATIENCE)).expect("a socket");
+        let both = [client.socket().as_fd(), ours.as_fd()];
+        let sent = send_with_descriptors(&ours, &[0], &both);
+        assert!(sent.is_err());
+    };
+    // In a connection that is never accepted.
+    let waiting = |client: &RawClient, _: &RawClient| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).expect("a listener");
+        let caller = UnixStream::connect(&path).expect("it listens");
+        send_with_descriptors(&caller, &[0], &[client.socket().as_fd()]).expect("there is room");
+        client.subscribe(listener.as_fd());
+    };
+    type Way = fn(&RawClient, &RawClient);
+    for way in [direct as Way, inside, later, waiting] {
+        under_attack(&[], move |store| {
+            let mut pair = [connect(store), connect(store)];
+            for (number, client) in pair.iter_mut().enumerate() {
+                let id = ObjectId::new([number as u8; ObjectId::LEN]);
+                client.call(&create(id, 1000));
+            }
+            let [a, b] = &pair;
+            way(a, b);
+            way(b, a);
+            let_the_store_catch_up(store);
+        });
+    }
 }
 
 #[test]
