@@ -110,7 +110,7 @@ pub(crate) fn encode<T: ?Sized + PlasmaObject>(
 /// length 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Prefix {
-    pub(crate) fingerprint: u128,
+    fingerprint: u128,
     bytes: &'static [u8],
 }
 
@@ -126,6 +126,14 @@ impl Prefix {
             Some(prefix) => prefix,
             None => Self::made::<T>(),
         }
+    }
+
+    /// Whether an object is of this type: by the fingerprint, and as that may have been copied from
+    /// elsewhere, by all of the schema.
+    #[inline]
+    pub(crate) fn is_that_of(&self, header: &Header<'_>) -> bool {
+        let schema = self.bytes.get(LEN..);
+        header.fingerprint == self.fingerprint && schema == Some(header.schema)
     }
 
     fn made<T: ?Sized + PlasmaObject>() -> Self {

@@ -94,7 +94,7 @@ pub(crate) fn read<'a, T: ?Sized + PlasmaObject>(
         Unreadable::Untyped => GetError::Untyped { id },
         Unreadable::Corrupt(corruption) => GetError::Corrupt { id, corruption },
     })?;
-    if header.fingerprint != Prefix::of::<T>().fingerprint {
+    if !Prefix::of::<T>().is_that_of(&header) {
         return Err(GetError::SchemaMismatch {
             id,
             mismatch: Box::new(SchemaMismatch::new(header.schema, T::SCHEMA)),
