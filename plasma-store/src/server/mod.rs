@@ -630,9 +630,8 @@ impl Server {
         if may_hold && !has_hung_up(&socket) {
             // It reads that this is the end. When it hangs up, the kernel tells us unasked.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
-            let nothing = EpollFlags::empty();
             let token = Token::Connection(client);
-            set_interest(&self.epoll, socket.as_fd(), token, nothing);
+            set_interest(&self.epoll, socket.as_fd(), token, EpollFlags::EPOLLIN);
             self.cut_off.insert(client, CutOff { socket, job });
             return;
         }
@@ -651,8 +650,17 @@ impl Server {
 
     /// Takes back what a client held that was cut off, if it has hung up by now.
     fn watch_cut_off(&mut self, client: ClientId) {
-        let cut_off = self.cut_off.get(&client);
-        if !cut_off.is_some_and(|cut_off| has_hung_up(&cut_off.socket)) {
+        let Some(cut_off) = self.cut_off.get(&client) else {
+            return;
+        };
+        // What it goes on sending is thrown away: among it could be its own end of the connection,
+        // which would never be closed while that waits here.
+        let mut discarded = Inbox::new();
+        let _ = discarded.receive(cut_off.socket.as_fd());
+        for descriptor in discarded.take_descriptors() {
+            self.closer.close(descriptor);
+        }
+        if !has_hung_up(&cut_off.socket) {
             return;
         }
         let gone = self.cut_off.remove(&client);

@@ -224,8 +224,17 @@ fn a_client_that_leaves_its_own_connection_with_the_store_is_missed_all_the_same
         send_with_descriptors(&caller, &[0], &[client.socket().as_fd()]).expect("there is room");
         client.subscribe(listener.as_fd());
     };
+    // On its way to the store, which has stopped listening.
+    let cut_off = |client: &RawClient, _: &RawClient| {
+        client.send_bytes(&[0xff; 24]).expect("the store reads");
+        wait_ready(client.socket().as_fd(), PollFlags::POLLIN, Some(PATIENCE)).expect("a socket");
+        for _ in 0..3 {
+            let own = [client.socket().as_fd()];
+            client.send_descriptors(&[0], &own).expect("there is room");
+        }
+    };
     type Way = fn(&RawClient, &RawClient);
-    for way in [direct as Way, inside, later, waiting] {
+    for way in [direct as Way, inside, later, waiting, cut_off] {
         under_attack(&[], move |store| {
             let mut pair = [connect(store), connect(store)];
             for (number, client) in pair.iter_mut().enumerate() {
