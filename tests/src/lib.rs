@@ -203,6 +203,12 @@ impl StoreProcess {
             .count()
     }
 
+    /// How many mappings it has.
+    pub fn mappings(&self) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid()));
+        maps.expect("the store's mappings").lines().count()
+    }
+
     /// Bytes of memory that are behind the arena, as the kernel counts them.
     pub fn arena_bytes(&self) -> u64 {
         let descriptors = format!("/proc/{}/fd", self.pid());

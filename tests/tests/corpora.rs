@@ -31,3 +31,13 @@ fn requests_that_fuzzing_found() {
 fn replies_that_fuzzing_found() {
     replay("replies", fuzzed::replies);
 }
+
+#[test]
+fn stores_that_fuzzing_found() {
+    replay("client", fuzzed::client);
+}
+
+#[test]
+fn clients_that_fuzzing_found() {
+    replay("store", fuzzed::store);
+}
