@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::unistd;
-use plasma_core::PlasmaError;
 use plasma_core::protocol::message::{Reply, Request};
 use plasma_core::shm::memory::{Memory, Slice};
+use plasma_core::{ObjectId, PlasmaError};
 
 use plasma_core::shm::{CAPABILITY, Offer, Word};
 use rand::rngs::SmallRng;
@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 use tests::raw::RawClient;
 use tests::{StoreProcess, within};
 
-use super::{MIB, all_is_accounted_for, id, is_whole, put};
+use super::{MIB, all_is_accounted_for, content, id, is_whole, put};
 
 /// How long to make noise: `PLASMA_TEST_NOISE_SECONDS` says otherwise.
 fn duration() -> Duration {
@@ -130,9 +130,11 @@ fn noise_hurts_nobody_else() {
                     let object = client.get(id(number), 0).unwrap().expect("it is there");
                     assert!(is_whole(&id(number), object.data()));
                 }
-                // Noise may ask for all the memory there is, as any client may.
-                match witness.create_and_seal(id(1000), &[1; 500], b"") {
-                    Ok(()) => witness.delete(&id(1000)).unwrap(),
+                // Noise may ask for all the memory there is, as any client may; and claim to hold
+                // what it does not, which is deleted when it is gone.
+                let new = ObjectId::rand();
+                match witness.create_and_seal(new, &content(&new, 500), b"") {
+                    Ok(()) => witness.delete(&new).unwrap(),
                     Err(PlasmaError::OutOfMemory { .. }) => {}
                     Err(error) => panic!("the witness is not served: {error}"),
                 }
