@@ -36,10 +36,11 @@ pub(crate) struct RingOptions {
     pub(crate) poll_time: Duration,
 }
 
-/// One client's ring.
+/// What a client and the store tell each other through memory.
 #[derive(Debug)]
 pub(super) struct Ring {
-    requests: Requests,
+    /// `None` where there are no requests but through the socket, and only the bell.
+    requests: Option<Requests>,
     /// Wakes the store.
     bell: EventFd,
     /// Wakes the client.
@@ -91,7 +92,7 @@ impl Rings {
     pub(super) fn any_waiting(&self) -> bool {
         self.watched.iter().any(|client| {
             let ring = self.all.get(client);
-            ring.is_none_or(|ring| !ring.waits && ring.requests.waiting() != Ok(0))
+            ring.is_none_or(|ring| !ring.waits && ring.is_asked())
         })
     }
 
@@ -101,8 +102,10 @@ impl Rings {
 
     /// Looks at a ring from now on without being told.
     fn watch(&mut self, client: ClientId) {
-        if let Some(ring) = self.all.get_mut(&client) {
-            ring.requests.need_wakeup(false);
+        if let Some(ring) = self.all.get_mut(&client)
+            && let Some(requests) = &ring.requests
+        {
+            requests.need_wakeup(false);
             ring.last = Instant::now();
             if !self.watched.contains(&client) {
                 self.watched.push(client);
@@ -119,18 +122,21 @@ impl Rings {
             let Some(ring) = all.get_mut(client) else {
                 return false;
             };
+            let Some(requests) = &ring.requests else {
+                return false;
+            };
             if ring.waits {
                 // Whoever ends that watches it again.
-                ring.requests.need_wakeup(true);
+                requests.need_wakeup(true);
                 return false;
             }
             if ring.last.elapsed() < poll_time {
                 idle = false;
                 return true;
             }
-            let sleeps = ring.requests.may_sleep();
+            let sleeps = requests.may_sleep();
             if !sleeps {
-                ring.requests.need_wakeup(false);
+                requests.need_wakeup(false);
                 idle = false;
             }
             !sleeps
@@ -150,12 +156,21 @@ impl Ring {
         self.bell.as_fd()
     }
 
+    /// Whether there is something to be handled, or what is no request.
+    fn is_asked(&self) -> bool {
+        let requests = self.requests.as_ref();
+        requests.is_some_and(|requests| requests.waiting() != Ok(0))
+    }
+
     fn answer(&mut self, outcome: Outcome, created: Created) {
-        self.requests.answer(outcome, created);
+        if let Some(requests) = &mut self.requests {
+            requests.answer(outcome, created);
+        }
     }
 
     fn wake_if_asleep(&self) {
-        if self.requests.client_sleeps() {
+        let requests = self.requests.as_ref();
+        if requests.is_some_and(Requests::client_sleeps) {
             // It fails where the client has been told so often that it cannot but wake.
             let _ = self.wake.write(1);
         }
@@ -202,18 +217,19 @@ impl Server {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
         self.epoll.add(&bell, event)?;
         readers.add(client, pins);
-        if let Some(requests) = Requests::open(&page, &answers, &shape) {
+        let requests = Requests::open(&page, &answers, &shape);
+        if let Some(requests) = &requests {
             requests.need_wakeup(true);
-            let ring = Ring {
-                requests,
-                bell,
-                wake,
-                last: Instant::now(),
-                waits: false,
-                batch: Batch::default(),
-            };
-            self.rings.all.insert(client, ring);
         }
+        let ring = Ring {
+            requests,
+            bell,
+            wake,
+            last: Instant::now(),
+            waits: false,
+            batch: Batch::default(),
+        };
+        self.rings.all.insert(client, ring);
         Ok((Offer { index_len, shape }, descriptors))
     }
 
@@ -254,16 +270,20 @@ impl Server {
         let Some(ring) = self.rings.get_mut(client).filter(|ring| !ring.waits) else {
             return Ok(());
         };
-        let waiting = ring.requests.waiting()?.min(TURN);
+        let Some(requests) = &ring.requests else {
+            return Ok(());
+        };
+        let waiting = requests.waiting()?.min(TURN);
         if waiting == 0 {
             return Ok(());
         }
         ring.last = Instant::now();
         for _ in 0..waiting {
-            let Some(ring) = self.rings.get_mut(client) else {
+            let ring = self.rings.get_mut(client);
+            let Some(requests) = ring.and_then(|ring| ring.requests.as_mut()) else {
                 return Ok(());
             };
-            let request = ring.requests.take()?;
+            let request = requests.take()?;
             let begun = self.stats.begin();
             let handled = self.handle_ring(client, &request)?;
             self.stats.handled(message_type(request.op), begun);
@@ -362,10 +382,11 @@ impl Server {
                 _ => Handled::Answered(Ok(()), told),
             });
         }
-        let Some(ring) = self.rings.get_mut(client) else {
+        let ring = self.rings.get_mut(client);
+        let Some(requests) = ring.and_then(|ring| ring.requests.as_ref()) else {
             return Ok(Handled::Later);
         };
-        let content = ring.requests.content(request);
+        let content = requests.content(request);
         let Ok(content) = content else {
             self.undo(client, [request.id]);
             return Err(Closed::Ring(MalformedRequest));

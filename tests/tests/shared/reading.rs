@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "that is how these tests fail")]
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use tests::{
-    StoreProcess, debug_number, eventually, in_another_process, role, wait_for_line, within,
+    StoreProcess, debug_number, eventually, in_another_process, processor_ticks, role,
+    wait_for_line, within,
 };
 
 use super::{LIMIT, MIB, content, id, is_whole, put};
@@ -339,5 +342,31 @@ fn threads_share_a_clients_pins() {
             }
         });
         super::all_is_accounted_for(&store, &client);
+    });
+}
+
+/// Without a ring the bell still tells of what is let go of; and is heard once each time.
+#[test]
+fn a_store_without_rings_goes_to_sleep_again() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &["--ring-requests", "0"]);
+        let (one, two) = (store.client(), store.client());
+        for number in 0..10 {
+            put(&one, id(number), 100);
+            let held = two.get(id(number), 0).unwrap().unwrap();
+            one.delete(&id(number)).unwrap();
+            drop(held);
+        }
+        eventually("all are deleted", || one.list().unwrap().is_empty());
+        let calm = || {
+            let before = processor_ticks(store.pid());
+            std::thread::sleep(Duration::from_millis(500));
+            processor_ticks(store.pid()) - before
+        };
+        // A store that is awake all the time uses fifty.
+        eventually("it sleeps", || calm() <= 2);
+        drop(two);
+        put(&one, id(0), 100);
+        eventually("it sleeps again", || calm() <= 2);
     });
 }
