@@ -7,6 +7,7 @@ use crate::protocol::message::{Digest, Reply, Request};
 use crate::segment::Span;
 use crate::session::Session;
 use crate::shm::pins::Pin;
+use crate::shm::ring::Created;
 use crate::{ObjectId, PlasmaError, digest};
 
 /// One object in the store's memory: being written by the client that created it, or sealed and
@@ -43,11 +44,8 @@ pub(crate) enum Hold {
     Counted,
     /// A pin, which the store sees.
     Pinned(Pin),
-    /// The store knows this client to be its creator; sealed, it will have this number.
-    Created {
-        /// See [`Listing`](crate::shm::index::Listing).
-        uid: u64,
-    },
+    /// The store knows this client to be its creator.
+    Created(Created),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,8 +167,8 @@ impl ObjectBuffer {
 
     fn ask_to_seal(&mut self) -> Result<(), PlasmaError> {
         let digest = self.session.digest.apply(self.data(), self.meta());
-        if let Hold::Created { uid } = self.hold {
-            if let Some(pin) = self.session.seal_shortly(self.id, uid, digest)? {
+        if let Hold::Created(created) = &self.hold {
+            if let Some(pin) = self.session.seal_shortly(self.id, created, digest)? {
                 self.hold = Hold::Pinned(pin);
                 return Ok(());
             }

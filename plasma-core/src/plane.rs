@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::hand::with_hint;
 use crate::protocol::message::Outcome;
 use crate::segment::Segment;
-use crate::shm::index::{Found, Index, Place};
+use crate::shm::index::{Found, Index};
 use crate::shm::memory::Memory;
 use crate::shm::page::Shape;
 use crate::shm::pins::{Got, Pin, Pins};
@@ -173,16 +173,8 @@ impl Plane {
     }
 
     /// Pins an object of this client's that is about to be sealed.
-    pub(crate) fn pin_own(&self, uid: u64) -> Option<Pin> {
-        with_hint(|hint| self.pins.pin_own(uid, hint))
-    }
-
-    /// The pin of an object that was sealed, and listed in this place.
-    pub(crate) fn placed(&self, pin: Pin, place: u64) -> Pin {
-        match Place::from_number(place) {
-            Some(place) => self.pins.placed(pin, place),
-            None => pin,
-        }
+    pub(crate) fn pin_own(&self, created: &Created) -> Option<Pin> {
+        with_hint(|hint| self.pins.pin_own(created, hint))
     }
 
     /// Takes back a pin of an object that was not sealed.

@@ -10,9 +10,9 @@ use crate::plane::Plane;
 use crate::protocol::message::{Digest, NewObject, ObjectSpec};
 use crate::segment::{Access, Span};
 use crate::session::Session;
-use crate::shm::index::Listing;
+use crate::shm::index::{Listing, Place};
 use crate::shm::pins::{Got, Pin};
-use crate::shm::ring::{Op, RingRequest};
+use crate::shm::ring::{Created, Op, RingRequest};
 use crate::spin::Spin;
 use crate::{ObjectBuffer, ObjectId, PlasmaError};
 
@@ -181,7 +181,7 @@ impl Session {
         let spec = spec(created.segment, created.offset, data_size, metadata_size);
         match self.span(plane, created.segment, &spec, Access::Write) {
             Ok(span) => {
-                let hold = Hold::Created { uid: created.uid };
+                let hold = Hold::Created(created);
                 Ok(Some(ObjectBuffer::writing(self, id, span, hold)))
             }
             Err(error) => {
@@ -191,30 +191,37 @@ impl Session {
         }
     }
 
-    /// Seals an object of this client's that is to have this number, and goes on holding it.
-    pub(crate) fn seal_shortly(&self, id: ObjectId, uid: u64, digest: Digest) -> Short<Pin> {
+    /// Seals an object of this client's, and goes on holding it.
+    pub(crate) fn seal_shortly(
+        &self,
+        id: ObjectId,
+        created: &Created,
+        digest: Digest,
+    ) -> Short<Pin> {
         let Some(plane) = self.plane()? else {
             return Ok(None);
         };
         // Before the store lets go of it on this client's behalf.
-        let Some(pin) = plane.pin_own(uid) else {
+        let Some(pin) = plane.pin_own(created) else {
             return Ok(None);
         };
         let request = RingRequest {
             digest,
             ..RingRequest::about(Op::Seal, id)
         };
-        let sealed = plane.call(&self.connection, request, [&[], &[]]);
-        match sealed.transpose() {
-            Ok(Some((Ok(()), sealed))) => Ok(Some(plane.placed(pin, sealed.offset))),
-            failed => {
-                plane.unpin_own(pin);
-                let answer = failed?;
-                answer.map_or(Ok(None), |(outcome, _)| {
-                    self.accepted(outcome, 0).map(|()| None)
-                })
-            }
+        let Some(answer) = plane.call(&self.connection, request, [&[], &[]]) else {
+            plane.unpin_own(pin);
+            return Ok(None);
+        };
+        // Where there is no answer it may have been sealed, and be this pin that keeps it where the
+        // buffer reads it: the pin stays until the store takes everything back.
+        let (outcome, sealed) = answer?;
+        if let Err(code) = outcome {
+            plane.unpin_own(pin);
+            return Err(self.refusal(code, 0));
         }
+        let place = Place::from_number(sealed.offset).unwrap_or(Place::NOT_KNOWN);
+        Ok(Some(pin.placed(place)))
     }
 
     /// Creates and seals an object with this content.

@@ -12,7 +12,7 @@ use plasma_core::shm::pins::PinView;
 use plasma_core::shm::{Ordering, fence};
 
 use crate::keeper::Keeper;
-use crate::state::{ClientId, Holders, Readers, Slot, Use};
+use crate::state::{ClientId, Holder, Readers, Slot, Use};
 
 /// The index and the pins of all clients, where the store has them.
 #[derive(Debug)]
@@ -115,22 +115,16 @@ impl Readers for Option<SharedReaders> {
         taken.collect()
     }
 
-    fn holders(&self) -> Holders {
-        let mut holders = Holders::default();
-        let Some(readers) = self else {
-            return holders;
-        };
-        let index = readers.index.index();
-        for (client, pins) in &readers.pins {
-            for (uid, place) in pins.held() {
-                let occupant = place.and_then(|place| index.occupant(place));
-                match occupant.filter(|(there, _)| *there == uid) {
-                    Some((_, slot)) => holders.slots.push((*client, Slot::from_number(slot))),
-                    None => holders.uids.push((*client, uid)),
-                }
-            }
-        }
-        holders
+    fn holders(&self) -> Vec<Holder> {
+        let all = self.iter().flat_map(|readers| &readers.pins);
+        let holders = all.flat_map(|(client, pins)| {
+            pins.held().map(|(uid, slot)| Holder {
+                client: *client,
+                uid,
+                slot: Slot::from_number(slot),
+            })
+        });
+        holders.collect()
     }
 
     fn used(&mut self) -> Vec<(Slot, Use)> {

@@ -31,6 +31,7 @@
 use std::sync::Arc;
 
 use super::crash::crash_point;
+use super::id_words::{id_from_words, id_to_words};
 use super::memory::{Memory, Shareable, Slice};
 use super::sync::{AtomicU64, Ordering, fence};
 use super::twins::{is_skipped, unless_skipped};
@@ -165,35 +166,19 @@ pub struct Index {
     seed: u64,
 }
 
-/// An id as the entries hold it, with room for the segment.
+/// An id as the entries hold it, with its segment in what is free.
 fn words_of(id: &ObjectId, segment: i32) -> [u64; 3] {
-    let bytes = id.as_bytes();
-    let word = |at: usize| {
-        let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
-        word.map_or(0, |word| u64::from_le_bytes(*word))
-    };
-    let last = bytes
-        .last_chunk::<4>()
-        .map_or(0, |last| u32::from_le_bytes(*last));
-    let segment = u64::from(segment.cast_unsigned()) << 32;
-    [word(0), word(8), u64::from(last) | segment]
+    let [first, second, last] = id_to_words(id);
+    [
+        first,
+        second,
+        last | u64::from(segment.cast_unsigned()) << 32,
+    ]
 }
 
 fn id_of(words: [u64; 3]) -> (ObjectId, i32) {
-    let [first, second, third] = words;
-    let mut bytes = [0; ObjectId::LEN];
-    for (place, byte) in bytes.iter_mut().zip(
-        [
-            first.to_le_bytes(),
-            second.to_le_bytes(),
-            third.to_le_bytes(),
-        ]
-        .iter()
-        .flatten(),
-    ) {
-        *place = *byte;
-    }
-    (ObjectId::new(bytes), ((third >> 32) as u32).cast_signed())
+    let [.., last] = words;
+    (id_from_words(words), ((last >> 32) as u32).cast_signed())
 }
 
 /// The home of an id with this hash, where there are `homes` of them.

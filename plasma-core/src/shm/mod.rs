@@ -19,6 +19,7 @@
 //! This is no interface to build on: it is the same version on both sides, or it is not used.
 
 pub mod crash;
+mod id_words;
 pub mod index;
 pub mod memory;
 #[cfg(all(plasma_loom, test))]

@@ -77,8 +77,8 @@ unsafe impl Shareable for Lane {}
 pub struct PinSlot {
     /// The object's uid; 0 is none.
     pub(super) uid: AtomicU64,
-    /// Where the client found it in the index. No more than a hint.
-    pub(super) place: AtomicU64,
+    /// What the store knows it by, as the client was told. The store takes nobody's word for it.
+    pub(super) slot: AtomicU64,
 }
 
 // SAFETY: atomics of eight bytes, two of them in 16 bytes.
@@ -122,7 +122,7 @@ impl PageHeader {
         let slots: Vec<_> = (0..pins)
             .map(|_| PinSlot {
                 uid: word(),
-                place: word(),
+                slot: word(),
             })
             .collect();
         (

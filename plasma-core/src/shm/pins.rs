@@ -22,6 +22,7 @@ use super::crash::crash_point;
 use super::index::{Found, Index, Listing, Place};
 use super::memory::{Memory, Slice};
 use super::page::{Lane, PageHeader, PinSlot, Shape, TOUCHES};
+use super::ring::Created;
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use super::twins::{is_skipped, unless_skipped};
 use crate::ObjectId;
@@ -67,6 +68,14 @@ pub struct Pins {
     slots: Slice<PinSlot>,
     /// How many handles of this process are behind each pin. It is nobody else's business.
     owners: Box<[AtomicU32]>,
+}
+
+impl Pin {
+    /// The same pin, of an object that was listed in this place since.
+    #[must_use]
+    pub fn placed(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
 }
 
 impl Pins {
@@ -145,22 +154,15 @@ impl Pins {
 
     /// Pins an object that this client is about to seal: as its creator it holds it until then, so
     /// there is nothing to confirm. `None` where there is no pin left.
-    pub fn pin_own(&self, uid: u64, hint: &mut Hint) -> Option<Pin> {
+    pub fn pin_own(&self, created: &Created, hint: &mut Hint) -> Option<Pin> {
         let slot = self.claim(hint)?;
-        let place = Place::NOT_KNOWN;
-        let pin = Pin { slot, place, uid };
-        self.set(pin);
+        let pin = Pin {
+            slot,
+            place: Place::NOT_KNOWN,
+            uid: created.uid,
+        };
+        self.set(pin, created.slot);
         Some(pin)
-    }
-
-    /// The same pin, for an object that was listed in this place since.
-    pub fn placed(&self, pin: Pin, place: Place) -> Pin {
-        if let Some(slot) = self.slots.get(pin.slot as usize) {
-            slot.place
-                .store(u64::from(place.number()), Ordering::Relaxed);
-            crash_point!();
-        }
-        Pin { place, ..pin }
     }
 
     /// Gives back a pin that an object was to have that was not sealed.
@@ -179,7 +181,7 @@ impl Pins {
             place,
             uid: listing.uid,
         };
-        self.set(pin);
+        self.set(pin, listing.slot);
         Some(pin)
     }
 
@@ -196,10 +198,9 @@ impl Pins {
     }
 
     #[inline]
-    fn set(&self, pin: Pin) {
+    fn set(&self, pin: Pin, known_as: u32) {
         if let Some(slot) = self.slots.get(pin.slot as usize) {
-            let place = u64::from(pin.place.number());
-            slot.place.store(place, Ordering::Relaxed);
+            slot.slot.store(u64::from(known_as), Ordering::Relaxed);
             crash_point!();
             slot.uid.store(pin.uid, Ordering::Release);
             crash_point!();
@@ -394,9 +395,9 @@ impl PinView {
         }
     }
 
-    /// The uids that this client holds, and where it found them. What was withdrawn before the fence
+    /// The uids that this client holds, and what it says the store knows them by. What was withdrawn before the fence
     /// (sequentially consistent) that has to come before this, and is not among them, nobody here holds or will.
-    pub fn held(&self) -> impl Iterator<Item = (u64, Option<Place>)> {
+    pub fn held(&self) -> impl Iterator<Item = (u64, u32)> {
         let in_use = self
             .header
             .first()
@@ -407,7 +408,7 @@ impl PinView {
             .take(in_use)
             .map(|slot| (slot.uid.load(Ordering::Acquire), slot))
             .filter(|(uid, _)| *uid != 0)
-            .map(|(uid, slot)| (uid, Place::from_number(slot.place.load(Ordering::Relaxed))))
+            .map(|(uid, slot)| (uid, slot.slot.load(Ordering::Relaxed) as u32))
     }
 
     /// Whether the client has let go of something wanted since this was last asked.

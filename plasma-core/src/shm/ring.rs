@@ -18,6 +18,7 @@
 use std::sync::Arc;
 
 use super::crash::crash_point;
+use super::id_words::{id_from_words, id_to_words};
 use super::memory::{Bytes, Memory, Shareable, Slice, Source};
 use super::page::{AnswersHeader, PageHeader, Shape};
 use super::sync::{AtomicU64, Ordering, fence};
@@ -113,17 +114,11 @@ impl RingRequest {
     }
 
     fn to_words(self) -> [u64; 8] {
-        let bytes = self.id.as_bytes();
-        let word = |at: usize| {
-            let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
-            word.map_or(0, |word| u64::from_le_bytes(*word))
-        };
-        let last = bytes.last_chunk::<4>();
-        let last = last.map_or(0, |last| u64::from(u32::from_le_bytes(*last)));
+        let [first, second, last] = id_to_words(&self.id);
         [
             self.op as u64 | u64::from(self.evict_if_full) << 8 | last << 32,
-            word(0),
-            word(8),
+            first,
+            second,
             self.data_size,
             self.metadata_size,
             self.content,
@@ -143,17 +138,10 @@ impl RingRequest {
             digest,
             _,
         ] = words;
-        let mut bytes = [0; ObjectId::LEN];
-        let last = ((head >> 32) as u32).to_le_bytes();
-        let parts = first.to_le_bytes().into_iter();
-        let parts = parts.chain(second.to_le_bytes()).chain(last);
-        for (place, byte) in bytes.iter_mut().zip(parts) {
-            *place = byte;
-        }
         Some(Self {
             op: Op::from_number(head as u8)?,
             evict_if_full: head >> 8 & 1 == 1,
-            id: ObjectId::new(bytes),
+            id: id_from_words([first, second, head >> 32]),
             data_size,
             metadata_size,
             content,
@@ -177,6 +165,8 @@ pub struct Created {
     pub offset: u64,
     /// Its segment.
     pub segment: i32,
+    /// What the store knows it by; nothing to clients.
+    pub slot: u32,
 }
 
 /// The number of requests written or read, from one side's own count: 56 bits of it go into an
@@ -353,7 +343,8 @@ impl Submitter {
         if number >> OUTCOME_BITS != (self.read + 1) & (u64::MAX >> OUTCOME_BITS) {
             return Ok(None);
         }
-        let [uid, offset, segment] = answer.words.each_ref().map(|w| w.load(Ordering::Relaxed));
+        let [uid, offset, segment_and_slot] =
+            answer.words.each_ref().map(|w| w.load(Ordering::Relaxed));
         let outcome = match number as u8 {
             0 => Ok(()),
             code => Err(ErrorCode::from_number(i32::from(code)).ok_or(NoAnswer)?),
@@ -365,7 +356,8 @@ impl Submitter {
         let created = Created {
             uid,
             offset,
-            segment: (segment as u32).cast_signed(),
+            segment: (segment_and_slot as u32).cast_signed(),
+            slot: (segment_and_slot >> 32) as u32,
         };
         Ok(Some((outcome, created)))
     }
@@ -498,8 +490,10 @@ impl Requests {
             uid,
             offset,
             segment,
+            slot,
         } = created;
-        let words = [uid, offset, u64::from(segment.cast_unsigned())];
+        let segment_and_slot = u64::from(segment.cast_unsigned()) | u64::from(slot) << 32;
+        let words = [uid, offset, segment_and_slot];
         for (place, word) in answer.words.iter().zip(words) {
             place.store(word, Ordering::Relaxed);
         }

@@ -365,6 +365,7 @@ impl Server {
             uid: created.uid,
             offset: created.spec.data_offset,
             segment: created.spec.segment,
+            slot: created.slot.number(),
         };
         if let Backed::Never = backed {
             self.undo(client, [request.id]);

@@ -33,7 +33,7 @@ use plasma_core::shm::index::{FIRST_UID, Place, UID_STEP};
 
 use alloc::{Allocator, Range};
 use lru::Lru;
-pub(crate) use readers::{Holders, NoReaders, Readers, Use};
+pub(crate) use readers::{Holder, NoReaders, Readers, Use};
 pub(crate) use table::Slot;
 use table::{Object, Stage, Table};
 use wait::{Patience, Wait, Waits};
@@ -119,6 +119,7 @@ pub(crate) struct Created {
     pub(crate) range: Range,
     /// The number that it will have for clients that read without asking.
     pub(crate) uid: u64,
+    pub(crate) slot: Slot,
 }
 
 /// Limits the rules work within.
@@ -330,11 +331,7 @@ impl<R: Readers> State<R> {
             seal_number: 0,
             uid: self.next_uid,
         };
-        let created = Created {
-            spec: object.spec(),
-            range,
-            uid: object.uid,
-        };
+        let (spec, uid) = (object.spec(), object.uid);
         let Some(slot) = self.table.insert(object) else {
             self.give_back(range, size);
             return Err(ErrorCode::OutOfMemory);
@@ -345,7 +342,12 @@ impl<R: Readers> State<R> {
         self.add_ref(client, slot);
         // More may have been evicted from the client's quota than the object takes.
         self.feed_starved(now, fx);
-        Ok(created)
+        Ok(Created {
+            spec,
+            range,
+            uid,
+            slot,
+        })
     }
 
     /// Drops an object that its creator has not sealed; whether there was one.
@@ -1033,28 +1035,24 @@ impl<R: Readers> State<R> {
                 Use::Refreshed => self.lru.refresh(&mut self.table.objects, slot),
             }
         }
-        let Holders {
-            slots: mut holders,
-            uids,
-        } = self.readers.holders();
-        if !uids.is_empty() {
-            let slots = self.table.iter().map(|(slot, object)| (object.uid, slot));
-            let slots: HashMap<_, _> = slots.collect();
-            let known = uids.iter();
-            holders.extend(known.filter_map(|(client, uid)| Some((*client, *slots.get(uid)?))));
-        }
+        let all = self.readers.holders().into_iter();
+        let true_ones = all.filter(|holder| {
+            let object = self.table.claimed(holder.slot, holder.uid);
+            object.is_some_and(|object| object.stage == Stage::Sealed)
+        });
+        let mut holders: Vec<_> = true_ones
+            .map(|holder| (holder.client, holder.slot))
+            .collect();
         holders.sort_unstable();
         holders.dedup();
         let held: BTreeSet<_> = holders.iter().map(|(_, slot)| *slot).collect();
         for slot in &held {
             self.add_read(*slot);
         }
-        if self.read.len() > held.len() {
-            let over: Vec<_> = self.read.difference(&held).copied().collect();
-            for slot in over {
-                self.read.remove(&slot);
-                self.unref(slot, fx);
-            }
+        let over: Vec<_> = self.read.difference(&held).copied().collect();
+        for slot in over {
+            self.read.remove(&slot);
+            self.unref(slot, fx);
         }
         self.holders = holders;
     }

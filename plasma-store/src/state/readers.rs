@@ -21,8 +21,8 @@ pub(crate) trait Readers: Debug {
     /// it last says so, and then it is to be asked again.
     fn take(&mut self, objects: &[(ObjectId, u64)], wanted: bool) -> Vec<bool>;
 
-    /// Who holds what.
-    fn holders(&self) -> Holders;
+    /// Who holds what; the same may be there more than once.
+    fn holders(&self) -> Vec<Holder>;
 
     /// What they used since this was last asked, the oldest first, as far as they remember.
     fn used(&mut self) -> Vec<(Slot, Use)>;
@@ -40,12 +40,13 @@ pub(crate) enum Use {
     Refreshed,
 }
 
-/// Who holds what; the same may be there more than once.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Holders {
-    pub(crate) slots: Vec<(ClientId, Slot)>,
-    /// Those objects by their uids of which only that is known.
-    pub(crate) uids: Vec<(ClientId, u64)>,
+/// Somebody who holds an object, as they say themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    pub(crate) client: ClientId,
+    pub(crate) uid: u64,
+    /// Where the object is if this is true. Whether it is, its uid there tells.
+    pub(crate) slot: Slot,
 }
 
 /// No clients that read without asking.
@@ -61,8 +62,8 @@ impl Readers for NoReaders {
         vec![false; objects.len()]
     }
 
-    fn holders(&self) -> Holders {
-        Holders::default()
+    fn holders(&self) -> Vec<Holder> {
+        Vec::new()
     }
 
     fn used(&mut self) -> Vec<(Slot, Use)> {

@@ -20,6 +20,10 @@ impl Slot {
     pub(crate) fn from_number(number: u32) -> Self {
         Self(number)
     }
+
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// The objects, by slot. Whoever keeps a slot forgets it before its object goes, so there is always
@@ -159,6 +163,12 @@ impl Table {
 
     pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<&mut Object> {
         self.objects.get_mut(slot)
+    }
+
+    /// The object of this uid, if it is in a slot that somebody says it is in.
+    pub(crate) fn claimed(&self, slot: Slot, uid: u64) -> Option<&Object> {
+        let object = self.objects.0.get(slot.0 as usize);
+        object.filter(|object| object.uid == uid)
     }
 
     /// Adds an object whose id is free; `None` once the table is full.

@@ -243,11 +243,16 @@ fn nothing_is_missed_while_the_index_grows() {
             store.socket(),
         );
         wait_for_line(&mut reader, "reading");
+        let held = client.get(id(7), 0).unwrap().unwrap();
         for start in (100..OBJECTS).step_by(1000) {
             put_all(start..(start + 1000).min(OBJECTS));
         }
         put_all(OBJECTS..OBJECTS + 1);
         assert!(reader.wait().unwrap().success());
+        // Wherever it is listed by now, it is known to be held.
+        assert_eq!(references(&client, id(7)), Some(1));
+        drop(held);
+        assert_eq!(references(&client, id(7)), Some(0));
         // A store that stands still is asked nothing: all of them are in the index.
         store.signal(Signal::SIGSTOP);
         for number in 0..=OBJECTS {
