@@ -1,7 +1,6 @@
 //! Who may connect.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -80,7 +79,7 @@ impl Server {
                 Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
                 Err(error) => {
                     warn!(%error, "cannot accept a connection now");
-                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    self.accept_at = Some(self.now().elapsed + ACCEPT_PAUSE);
                     let (listener, none) = (self.listener.socket.as_fd(), EpollFlags::empty());
                     set_interest(&self.epoll, listener, Token::Listener, none);
                     return;

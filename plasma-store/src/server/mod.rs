@@ -6,6 +6,7 @@
 //! connection, and nobody else anything.
 
 mod admission;
+mod clock;
 mod closer;
 mod connection;
 mod memory;
@@ -13,12 +14,13 @@ mod requests;
 mod rings;
 mod subscriber;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -41,6 +43,7 @@ use crate::readers::SharedReaders;
 use crate::socket::Listener;
 use crate::state::{Announcement, Carry, ClientId, Effects, Limits, Now, State};
 use admission::Peer;
+use clock::Clock;
 use closer::Closer;
 use connection::{Connection, Progress};
 use memory::Memory;
@@ -184,10 +187,10 @@ pub(crate) struct Server {
     epoll: Epoll,
     listener: Listener,
     /// Set while descriptors have run out: when to try again.
-    accept_at: Option<Instant>,
+    accept_at: Option<Duration>,
     /// Held for its descriptor.
     _stop: Stop,
-    start: Instant,
+    clock: Clock,
     next_client: u64,
     connections: HashMap<ClientId, Connection>,
     /// Requests that come through shared memory.
@@ -205,7 +208,7 @@ pub(crate) struct Server {
     closer: Closer,
     /// Connections whose clients have to read before more is written.
     blocked: BTreeSet<ClientId>,
-    stalls_checked: Instant,
+    stalls_checked: Duration,
     /// What waits for memory.
     tasks: HashMap<JobId, Task>,
     encoder: Encoder,
@@ -261,20 +264,20 @@ impl Server {
             listener,
             accept_at: None,
             _stop: stop,
-            start: Instant::now(),
+            clock: Clock::new(),
             next_client: 0,
-            connections: HashMap::new(),
+            connections: HashMap::default(),
             rings: Rings::default(),
-            cut_off: HashMap::new(),
-            subscribers: HashMap::new(),
+            cut_off: HashMap::default(),
+            subscribers: HashMap::default(),
             ready: VecDeque::new(),
             unsent: BTreeSet::new(),
             unheard: BTreeSet::new(),
             unfinished: 0,
             closer: Closer::default(),
             blocked: BTreeSet::new(),
-            stalls_checked: Instant::now(),
-            tasks: HashMap::new(),
+            stalls_checked: Duration::ZERO,
+            tasks: HashMap::default(),
             encoder: Encoder::new(),
             effects: Effects::default(),
             spin: Spin::new(),
@@ -387,11 +390,7 @@ impl Server {
     }
 
     fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        Now {
-            elapsed: self.start.elapsed(),
-            unix_s: unix.map_or(0, |time| time.as_secs() as i64),
-        }
+        self.clock.now()
     }
 
     /// Waits for events or requests in shared memory: for a while by looking again, then asleep.
@@ -429,13 +428,13 @@ impl Server {
             .options
             .rings
             .map_or(Duration::ZERO, |rings| rings.poll_time);
-        if !rings.rest(poll_time) {
+        if !rings.rest(self.clock.now(), poll_time) {
             return poll(EpollTimeout::ZERO);
         }
         let timeout = match self.next_time() {
             None => EpollTimeout::NONE,
             Some(at) => {
-                let left = at.saturating_duration_since(Instant::now());
+                let left = self.clock.until(at);
                 // Rounded up: not to wake before there is something to do.
                 let left_ms = left.as_nanos().div_ceil(1_000_000);
                 EpollTimeout::try_from(left_ms).unwrap_or(EpollTimeout::MAX)
@@ -448,28 +447,28 @@ impl Server {
     }
 
     /// When there is something to do even if nothing comes.
-    fn next_time(&self) -> Option<Instant> {
+    fn next_time(&self) -> Option<Duration> {
         let stalls = (!self.blocked.is_empty()).then_some(self.stalls_checked + STALL_CHECK);
-        let waits = self.state.next_deadline().map(|at| self.start + at);
+        let waits = self.state.next_deadline();
         [stalls, waits, self.accept_at].into_iter().flatten().min()
     }
 
     fn keep_time(&mut self) {
+        if self.next_time().is_none() {
+            return;
+        }
         let now = self.now();
-        if self
-            .state
-            .next_deadline()
-            .is_some_and(|at| at <= now.elapsed)
-        {
+        let is_time = |at| at <= now.elapsed;
+        if self.state.next_deadline().is_some_and(is_time) {
             let mut fx = std::mem::take(&mut self.effects);
             self.state.expire(now, &mut fx);
             self.settle(fx);
         }
-        if !self.blocked.is_empty() && self.stalls_checked.elapsed() >= STALL_CHECK {
-            self.stalls_checked = Instant::now();
+        if !self.blocked.is_empty() && is_time(self.stalls_checked + STALL_CHECK) {
+            self.stalls_checked = now.elapsed;
             self.cut_off_the_stalled();
         }
-        if self.accept_at.is_some_and(|at| at <= Instant::now()) {
+        if self.accept_at.is_some_and(is_time) {
             self.accept_at = None;
             let listener = self.listener.socket.as_fd();
             set_interest(&self.epoll, listener, Token::Listener, EpollFlags::EPOLLIN);

@@ -1,12 +1,11 @@
 //! Requests that come through shared memory, and what a client is offered for that.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use foldhash::fast::RandomState;
+use foldhash::HashMap;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use plasma_core::ObjectId;
@@ -23,7 +22,7 @@ use super::memory::Backed;
 use super::requests::{Closed, Task};
 use super::{Server, Token};
 use crate::state::alloc::Range;
-use crate::state::{self, ClientId};
+use crate::state::{self, ClientId, Now};
 
 /// Requests of one ring that are handled before others have their turn.
 const TURN: u64 = 256;
@@ -46,7 +45,7 @@ pub(super) struct Ring {
     /// Wakes the client.
     wake: EventFd,
     /// When the last request was taken.
-    last: Instant,
+    last: Duration,
     /// The client's own memory is being found; nothing more of it is handled meanwhile.
     waits: bool,
     /// The objects of a batch whose end has not come.
@@ -78,7 +77,7 @@ enum Handled {
 /// All rings, and those that are looked at without being told.
 #[derive(Debug, Default)]
 pub(super) struct Rings {
-    all: HashMap<ClientId, Ring, RandomState>,
+    all: HashMap<ClientId, Ring>,
     /// INVARIANT: each once.
     watched: Vec<ClientId>,
 }
@@ -101,12 +100,12 @@ impl Rings {
     }
 
     /// Looks at a ring from now on without being told.
-    fn watch(&mut self, client: ClientId) {
+    fn watch(&mut self, client: ClientId, now: Now) {
         if let Some(ring) = self.all.get_mut(&client)
             && let Some(requests) = &ring.requests
         {
             requests.need_wakeup(false);
-            ring.last = Instant::now();
+            ring.last = now.elapsed;
             if !self.watched.contains(&client) {
                 self.watched.push(client);
             }
@@ -115,7 +114,7 @@ impl Rings {
 
     /// Looks no more at rings that have been quiet for so long, and at none if nobody is to be looked
     /// at any more: their clients are to ring the bell. Whether there is nothing to be handled.
-    pub(super) fn rest(&mut self, poll_time: Duration) -> bool {
+    pub(super) fn rest(&mut self, now: Now, poll_time: Duration) -> bool {
         let all = &mut self.all;
         let mut idle = true;
         self.watched.retain(|client| {
@@ -130,7 +129,7 @@ impl Rings {
                 requests.need_wakeup(true);
                 return false;
             }
-            if ring.last.elapsed() < poll_time {
+            if now.elapsed.saturating_sub(ring.last) < poll_time {
                 idle = false;
                 return true;
             }
@@ -225,7 +224,7 @@ impl Server {
             requests,
             bell,
             wake,
-            last: Instant::now(),
+            last: Duration::ZERO,
             waits: false,
             batch: Batch::default(),
         };
@@ -238,7 +237,8 @@ impl Server {
         if let Some(ring) = self.rings.get_mut(client) {
             // Only resets the event; what it is about is in memory.
             let _ = ring.bell.read();
-            self.rings.watch(client);
+            let now = self.now();
+            self.rings.watch(client, now);
         }
         self.sweep_after(client);
     }
@@ -277,7 +277,7 @@ impl Server {
         if waiting == 0 {
             return Ok(());
         }
-        ring.last = Instant::now();
+        ring.last = self.clock.now().elapsed;
         for _ in 0..waiting {
             let ring = self.rings.get_mut(client);
             let Some(requests) = ring.and_then(|ring| ring.requests.as_mut()) else {
@@ -305,7 +305,7 @@ impl Server {
     }
 
     fn handle_ring(&mut self, client: ClientId, request: &RingRequest) -> Result<Handled, Closed> {
-        let now = self.now();
+        let now = self.clock.last();
         let id = request.id;
         self.check_batch(client, request)?;
         let mut fx = std::mem::take(&mut self.effects);
@@ -441,7 +441,7 @@ impl Server {
     fn end_of(&mut self, client: ClientId, request: &RingRequest, outcome: Outcome) -> Handled {
         let answer = |outcome| Handled::Answered(outcome, Created::default());
         let (id, digest) = (request.id, request.digest);
-        let now = self.now();
+        let now = self.clock.last();
         match (request.op, outcome) {
             (Op::CreateAndSeal, Ok(())) => {
                 let mut fx = std::mem::take(&mut self.effects);
@@ -509,6 +509,8 @@ impl Server {
         content: &Content,
         backed: bool,
     ) {
+        // It has taken some time to find memory.
+        self.now();
         let request = &content.request;
         let handled = if backed {
             let written = self.memory.write(content.range.offset, &content.content);
@@ -521,13 +523,14 @@ impl Server {
     }
 
     fn resume(&mut self, client: ClientId, handled: Handled) {
+        let now = self.now();
         if let Some(ring) = self.rings.get_mut(client) {
             ring.waits = false;
             if let Handled::Answered(outcome, created) = handled {
                 ring.answer(outcome, created);
             }
             ring.wake_if_asleep();
-            self.rings.watch(client);
+            self.rings.watch(client, now);
         }
     }
 }

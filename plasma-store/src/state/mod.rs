@@ -21,10 +21,10 @@ mod wait;
 )]
 pub(crate) mod world;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use foldhash::HashSet;
+use foldhash::{HashMap, HashSet};
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{
     Digest, ErrorCode, MMAP_GAP, Notification, ObjectInfo, ObjectSpec, Outcome, Reply, SegmentRef,
@@ -228,7 +228,7 @@ impl<R: Readers> State<R> {
             allocator: Allocator::new(limits.arena_len),
             allocated_bytes: 0,
             lru: Lru::new(limits.capacity),
-            clients: HashMap::new(),
+            clients: HashMap::default(),
             waits: Waits::default(),
             seals: 0,
             next_uid: FIRST_UID,
@@ -620,7 +620,7 @@ impl<R: Readers> State<R> {
     /// Every object, with how many clients hold it as far as they have been
     /// [looked at](Self::look_at_readers).
     pub(crate) fn list(&self) -> Vec<ObjectInfo> {
-        let mut readers: HashMap<Slot, u32> = HashMap::new();
+        let mut readers: HashMap<Slot, u32> = HashMap::default();
         for (client, slot) in &self.holders {
             let client = self.clients.get(client);
             if !client.is_some_and(|client| client.holds.contains(slot)) {

@@ -1,8 +1,9 @@
 //! Gets that wait for objects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use plasma_core::ObjectId;
 
 use super::ClientId;
