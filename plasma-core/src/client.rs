@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::connection::Located;
 use crate::object::Hold;
 use crate::protocol::message::{ErrorCode, MAX_IDS, NewObject, ObjectInfo, Reply, Request};
-use crate::segment::{Access, Span};
+use crate::segment::Access;
 use crate::session::{Session, Shared};
 use crate::{DigestPolicy, Notifications, ObjectBuffer, ObjectId, PlasmaError};
 
@@ -208,13 +208,13 @@ impl PlasmaClient {
                 let requested_bytes = data_size.saturating_add(meta_size);
                 session.refusal(code, requested_bytes)
             })?;
-            match Span::new(&segment, &spec, Access::Write) {
+            match session.span(&segment, spec, Access::Write) {
                 Ok(span) => {
                     Ok(ObjectBuffer::writing(session, oid, span, Hold::Counted).with_meta(meta))
                 }
                 Err(error) => {
                     connection.abandon(oid);
-                    Err(connection.judge(error))
+                    Err(error)
                 }
             }
         })

@@ -200,6 +200,7 @@ impl Connection {
     }
 
     /// Waits until the store has seen to everything that it was sent so far.
+    #[cold]
     pub(crate) fn catch_up(&self) -> Result<(), PlasmaError> {
         self.link.behind.store(false, Ordering::Release);
         // Any question will do: the store answers in order.
@@ -607,6 +608,7 @@ impl Connection {
     }
 
     /// Gives up a connection to a store that broke the protocol; other errors leave it as it is.
+    #[cold]
     pub(crate) fn judge(&self, error: PlasmaError) -> PlasmaError {
         match error {
             PlasmaError::Protocol { .. } => self.give_up(error),

@@ -1,6 +1,5 @@
 //! What a thread remembers from one get to the next.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::shm::page::LANES;
@@ -10,36 +9,29 @@ use crate::shm::pins::Hint;
 const PINS_APART: u32 = 8;
 
 thread_local! {
-    static HINT: Cell<Hint> = const { Cell::new(NEW) };
+    // Nothing of it has to be dropped, so it is there for as long as its thread.
+    static HINT: Hint = const { Hint::new(0, NO_LANE) };
 }
 
-const NEW: Hint = Hint {
-    slot: 0,
-    lane: u32::MAX,
-    used: 0,
-};
+/// A thread's lane before it has one.
+const NO_LANE: u32 = u32::MAX;
 
 /// Lets `each` use and change this thread's hint.
-#[inline]
-pub(crate) fn with_hint<T>(each: impl FnOnce(&mut Hint) -> T) -> T {
-    // Where a thread is ending, any hint will do.
-    let mut hint = HINT.try_with(Cell::get).unwrap_or(Hint { lane: 0, ..NEW });
-    if hint.lane == u32::MAX {
-        hint = first_hint();
-    }
-    let done = each(&mut hint);
-    let _ = HINT.try_with(|cell| cell.set(hint));
-    done
+#[inline(always)]
+pub(crate) fn with_hint<T>(each: impl FnOnce(&Hint) -> T) -> T {
+    HINT.with(|hint| {
+        if hint.lane.get() == NO_LANE {
+            begin(hint);
+        }
+        each(hint)
+    })
 }
 
 #[cold]
-fn first_hint() -> Hint {
+fn begin(hint: &Hint) {
     static THREADS: AtomicU32 = AtomicU32::new(0);
     let number = THREADS.fetch_add(1, Ordering::Relaxed);
     let lane = number % LANES as u32;
-    Hint {
-        slot: lane * PINS_APART,
-        lane,
-        used: 0,
-    }
+    hint.slot.set(lane * PINS_APART);
+    hint.lane.set(lane);
 }

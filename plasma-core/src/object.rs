@@ -34,6 +34,7 @@ pub struct ObjectBuffer {
     span: Span,
     state: State,
     hold: Hold,
+    /// It keeps the segment that the span is in.
     session: Arc<Session>,
 }
 
@@ -63,10 +64,12 @@ impl ObjectBuffer {
         Self::new(session, id, span, hold, State::Writing)
     }
 
+    #[inline(always)]
     pub(crate) fn sealed(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold) -> Self {
         Self::new(session, id, span, hold, State::Sealed)
     }
 
+    #[inline(always)]
     fn new(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold, state: State) -> Self {
         Self {
             id,
@@ -153,14 +156,15 @@ impl ObjectBuffer {
             State::Disowned => return Err(PlasmaError::Disconnected),
             State::Sealed | State::Aborted => return Err(PlasmaError::AlreadySealed),
         }
-        let sealed = self.span.to_read_only()?;
         if let Err(error) = self.ask_to_seal() {
             // Whoever has it by now must not see it change.
-            self.span = self.span.to_private().unwrap_or(sealed);
+            if self.span.make_private().is_err() {
+                self.span.make_read_only();
+            }
             self.state = State::Disowned;
             return Err(error);
         }
-        self.span = sealed;
+        self.span.make_read_only();
         self.state = State::Sealed;
         Ok(())
     }

@@ -26,10 +26,6 @@ use crate::shm::{self, Offer};
 use crate::spin::Spin;
 use crate::{ObjectId, PlasmaError};
 
-/// How often to look for an answer before the processor is offered to others. The store needs less
-/// than a microsecond while it is awake, and a look takes some 20 ns.
-const QUICK_LOOKS: u32 = 40;
-
 /// A client's part of the control plane.
 #[derive(Debug)]
 pub(crate) struct Plane {
@@ -115,12 +111,14 @@ impl Plane {
     }
 
     /// The segment of this number.
-    pub(crate) fn segment(&self, number: i32) -> Option<&Arc<Segment>> {
+    #[inline(always)]
+    pub(crate) fn segment(&self, number: i32) -> Option<&Segment> {
         let (known, segment) = &self.segment;
         (*known == number).then_some(segment)
     }
 
     /// Gets an object, if the store need not be asked.
+    #[inline(always)]
     pub(crate) fn get(&self, id: &ObjectId) -> Got {
         with_hint(|hint| self.pins.get(&self.index, id, hint))
     }
@@ -133,10 +131,16 @@ impl Plane {
     /// Whether an object is sealed; `None` where the store has to be asked.
     pub(crate) fn contains(&self, id: &ObjectId) -> Option<bool> {
         match self.index.find(id) {
-            Found::Here(..) => Some(true),
+            Found::Here(_) => Some(true),
             Found::Nowhere => Some(false),
             Found::Unknown => None,
         }
+    }
+
+    /// Looks out for an object that may be about to be sealed, for a short time.
+    #[inline(never)]
+    pub(crate) fn watch_for(&self, id: &ObjectId) {
+        Spin::new().watch(|| (self.contains(id) != Some(false)).then_some(()));
     }
 
     /// Notes objects as used; whether that is all there is to do.
@@ -147,8 +151,8 @@ impl Plane {
         // What is not in the index is not there, or is held by somebody, or the store has to be asked.
         with_hint(|hint| {
             ids.iter().all(|id| match self.index.find(id) {
-                Found::Here(place, listing) => {
-                    self.pins.refresh(place, listing.uid, hint);
+                Found::Here(seen) => {
+                    self.pins.refresh(&seen, hint);
                     true
                 }
                 Found::Nowhere => true,
@@ -284,13 +288,7 @@ impl Plane {
             return Err(connection.give_up(unusable("that is too small")));
         }
         let look = || submitter.is_answered().then_some(());
-        for _ in 0..QUICK_LOOKS {
-            if look().is_some() {
-                return Ok(());
-            }
-            std::hint::spin_loop();
-        }
-        if spin.watch(look).is_some() {
+        if spin.watch_memory(look).is_some() {
             return Ok(());
         }
         let since = Instant::now();

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
@@ -64,14 +64,48 @@ impl Segment {
         })
     }
 
+    /// Where an object starts, and the bytes of its data and of its metadata, if all of it is inside.
+    #[inline(always)]
+    fn inside(&self, spec: &ObjectSpec) -> Option<[usize; 3]> {
+        let at = |number| usize::try_from(number).ok();
+        let offset = at(spec.data_offset)?;
+        let data_len = at(spec.data_size)?;
+        let meta_len = at(spec.metadata_size)?;
+        let meta_offset = offset.checked_add(data_len)?;
+        let behind = at(spec.metadata_offset)? == meta_offset;
+        let end = meta_offset.checked_add(meta_len)?;
+        (behind && end <= self.len).then_some([offset, data_len, meta_len])
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn outside(&self, spec: ObjectSpec) -> PlasmaError {
+        PlasmaError::protocol(format!(
+            "an object outside its segment of {} bytes, or with its metadata elsewhere than behind \
+             its data: {spec:?}",
+            self.len
+        ))
+    }
+
+    #[inline]
     fn map(&self, access: Access) -> Result<&MmapRaw, PlasmaError> {
         let cell = match access {
             Access::Read => &self.read,
             Access::Write => &self.write,
         };
-        if let Some(mapping) = cell.get() {
-            return Ok(mapping);
+        match cell.get() {
+            Some(mapping) => Ok(mapping),
+            None => self.map_first(cell, access),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn map_first<'a>(
+        &self,
+        cell: &'a OnceLock<MmapRaw>,
+        access: Access,
+    ) -> Result<&'a MmapRaw, PlasmaError> {
         let mut options = MmapOptions::new();
         options.len(self.len);
         let mapping = match access {
@@ -88,104 +122,75 @@ impl Segment {
 }
 
 /// One object's bytes in this process: data, and right behind it the metadata.
+///
+/// It does not keep its segment: see [`Span::new`].
 #[derive(Debug)]
 pub(crate) struct Span {
-    segment: Arc<Segment>,
-    /// INVARIANT: the first byte of `data_len + meta_len` bytes inside `private`, or else inside the
-    /// mapping of `segment` that `access` names. The mapping lives as long as the segment.
-    start: NonNull<u8>,
-    access: Access,
-    /// Memory of this process, where the object is no longer in the store's.
-    private: Option<Box<MmapMut>>,
+    /// INVARIANT: the first of `data_len + meta_len` bytes that stay mapped as long as this lives,
+    /// inside `_own` or else inside a segment.
+    read: NonNull<u8>,
+    /// INVARIANT: the same bytes, or the same memory mapped once more and writable.
+    write: Option<NonNull<u8>>,
     data_len: usize,
     meta_len: usize,
+    /// Memory of this process, where the object is no longer in the store's.
+    _own: Option<Box<MmapMut>>,
 }
 
-// SAFETY: the pointer is into a mapping that no thread owns and that `segment` keeps alive; shared
-// reads need no more, and writes need `&mut Span`.
+// SAFETY: the pointers are into mappings that no thread owns and that stay for as long as this lives;
+// shared reads need no more, and writes need `&mut Span`.
 unsafe impl Send for Span {}
 // SAFETY: as above: through `&Span` the memory is only read.
 unsafe impl Sync for Span {}
 
 impl Span {
     /// Finds an object in a segment, checking every number the store sent.
-    #[inline]
-    pub(crate) fn new(
-        segment: &Arc<Segment>,
-        spec: &ObjectSpec,
+    ///
+    /// # Safety
+    /// The segment lives as long as the span and all that are [shared](Self::share) from it.
+    #[inline(always)]
+    pub(crate) unsafe fn new(
+        segment: &Segment,
+        spec: ObjectSpec,
         access: Access,
     ) -> Result<Self, PlasmaError> {
-        let outside = || {
-            PlasmaError::protocol(format!(
-                "an object outside its segment of {} bytes: {spec:?}",
-                segment.len
-            ))
+        let Some([offset, data_len, meta_len]) = segment.inside(&spec) else {
+            return Err(segment.outside(spec));
         };
-        let at = |number: u64| usize::try_from(number).map_err(|_| outside());
-        let offset = at(spec.data_offset)?;
-        let data_len = at(spec.data_size)?;
-        let meta_len = at(spec.metadata_size)?;
-        let meta_offset = offset.checked_add(data_len).ok_or_else(outside)?;
-        if at(spec.metadata_offset)? != meta_offset {
-            return Err(PlasmaError::protocol(format!(
-                "metadata that is not behind its data: {spec:?}"
-            )));
-        }
-        let end = meta_offset.checked_add(meta_len).ok_or_else(outside)?;
-        if end > segment.len {
-            return Err(outside());
-        }
-        Self::at(segment, offset, data_len, meta_len, access)
-    }
-
-    #[inline]
-    /// INVARIANT of the caller: `offset + data_len + meta_len` is within the segment.
-    fn at(
-        segment: &Arc<Segment>,
-        offset: usize,
-        data_len: usize,
-        meta_len: usize,
-        access: Access,
-    ) -> Result<Self, PlasmaError> {
-        let base = segment.map(access)?.as_mut_ptr();
-        let start = NonNull::new(base.wrapping_add(offset))
-            .ok_or_else(|| PlasmaError::protocol("an object at address 0"))?;
+        let at = |access| match segment.map(access) {
+            // No mapping reaches round to there.
+            Ok(base) => NonNull::new(base.as_mut_ptr().wrapping_add(offset))
+                .ok_or_else(|| segment.outside(spec)),
+            Err(error) => Err(error),
+        };
+        let read = at(Access::Read)?;
+        let write = match access {
+            Access::Read => None,
+            Access::Write => Some(at(Access::Write)?),
+        };
         Ok(Self {
-            segment: Arc::clone(segment),
-            start,
-            access,
-            private: None,
+            read,
+            write,
             data_len,
             meta_len,
+            _own: None,
         })
     }
 
     /// The same bytes once more, unless they can be written.
     pub(crate) fn share(&self) -> Option<Self> {
-        let Self {
-            segment,
-            start,
-            access: Access::Read,
-            private: None,
-            data_len,
-            meta_len,
-        } = self
-        else {
-            return None;
-        };
-        Some(Self {
-            segment: Arc::clone(segment),
-            start: *start,
-            access: Access::Read,
-            private: None,
-            data_len: *data_len,
-            meta_len: *meta_len,
+        self.write.is_none().then_some(Self {
+            read: self.read,
+            write: None,
+            data_len: self.data_len,
+            meta_len: self.meta_len,
+            _own: None,
         })
     }
 
-    /// A copy of the bytes in memory of this process, to be written by nobody else and read by
+    /// Moves to a copy of the bytes in memory of this process, to be written by nobody else and read by
     /// nobody else. Pages are aligned at least as objects are.
-    pub(crate) fn to_private(&self) -> Result<Self, PlasmaError> {
+    pub(crate) fn make_private(&mut self) -> Result<(), PlasmaError> {
         let len = self.len();
         let failed = |source| PlasmaError::Map { len, source };
         // There is no mapping of no bytes.
@@ -195,51 +200,46 @@ impl Span {
         room.write_all(self.meta()).map_err(failed)?;
         let start = NonNull::new(copy.as_mut_ptr())
             .ok_or_else(|| PlasmaError::protocol("memory at address 0"))?;
-        Ok(Self {
-            segment: Arc::clone(&self.segment),
-            start,
-            access: Access::Write,
-            private: Some(Box::new(copy)),
+        *self = Self {
+            read: start,
+            write: Some(start),
             data_len: self.data_len,
             meta_len: self.meta_len,
-        })
+            _own: Some(Box::new(copy)),
+        };
+        Ok(())
     }
 
-    /// The same bytes through the read-only mapping; for an object in the store's memory.
-    pub(crate) fn to_read_only(&self) -> Result<Self, PlasmaError> {
-        // Where it is in the one mapping, it is in the other.
-        let base = self.segment.map(self.access)?.as_mut_ptr();
-        Self::at(
-            &self.segment,
-            self.start.addr().get().wrapping_sub(base.addr()),
-            self.data_len,
-            self.meta_len,
-            Access::Read,
-        )
+    /// Gives up writing: from here on the bytes are read through the read-only mapping.
+    pub(crate) fn make_read_only(&mut self) {
+        self.write = None;
+    }
+
+    /// The first byte. Who can write reads what it wrote through the same mapping.
+    fn start(&self) -> *const u8 {
+        self.write.unwrap_or(self.read).as_ptr()
     }
 
     pub(crate) fn data(&self) -> &[u8] {
-        // SAFETY: by the field's invariant `data_len` bytes from `start` lie in one live mapping;
+        // SAFETY: by the fields' invariants `data_len` bytes from there lie in one live mapping;
         // nobody writes them while `self` is borrowed (see the module's contract).
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.data_len) }
+        unsafe { std::slice::from_raw_parts(self.start(), self.data_len) }
     }
 
     pub(crate) fn meta(&self) -> &[u8] {
-        let start = self.start.as_ptr().wrapping_add(self.data_len);
-        // SAFETY: by the field's invariant `meta_len` bytes behind the data lie in the same live
+        let start = self.start().wrapping_add(self.data_len);
+        // SAFETY: by the fields' invariants `meta_len` bytes behind the data lie in the same live
         // mapping; nobody writes them while `self` is borrowed (see the module's contract).
         unsafe { std::slice::from_raw_parts(start, self.meta_len) }
     }
 
-    /// Data and metadata, where the mapping is writable.
+    /// Data and metadata, where they can be written.
     fn parts_mut(&mut self) -> Option<(&mut [u8], &mut [u8])> {
-        if self.access != Access::Write {
-            return None;
-        }
+        let start = self.write?.as_ptr();
         let len = self.data_len + self.meta_len;
         // SAFETY: by the field's invariant these bytes lie in one live mapping, and it is writable;
         // `&mut self` is this process's only way to them, and before seal no other process has one.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) };
+        let bytes = unsafe { std::slice::from_raw_parts_mut(start, len) };
         bytes.split_at_mut_checked(self.data_len)
     }
 

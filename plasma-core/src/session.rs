@@ -17,8 +17,8 @@ use crate::client::ClientBuilder;
 use crate::connection::{Connection, Located};
 use crate::object::Hold;
 use crate::plane::Plane;
-use crate::protocol::message::{ErrorCode, Outcome, Reply, Request};
-use crate::segment::{Access, Span};
+use crate::protocol::message::{ErrorCode, ObjectSpec, Outcome, Reply, Request};
+use crate::segment::{Access, Segment, Span};
 use crate::shortcut::MAX_CONTENT;
 use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError, shm};
 
@@ -77,6 +77,7 @@ impl Shared {
     }
 
     /// Makes a call that does no more if it is made twice.
+    #[inline(always)]
     pub(crate) fn repeatable<T>(
         &self,
         call: impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
@@ -84,6 +85,14 @@ impl Shared {
         if let Some(session) = &self.only {
             return call(session);
         }
+        self.repeated(&call)
+    }
+
+    #[inline(never)]
+    fn repeated<T>(
+        &self,
+        call: &impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
+    ) -> Result<T, PlasmaError> {
         let session = self.session.load();
         match call(&session) {
             Err(PlasmaError::Disconnected | PlasmaError::Forked) => {}
@@ -294,17 +303,32 @@ impl Session {
         opened
     }
 
+    /// Where an object's bytes are in this process, for a buffer of this session. The segment is one
+    /// that its connection was told of.
+    #[inline(always)]
+    pub(crate) fn span(
+        &self,
+        segment: &Segment,
+        spec: ObjectSpec,
+        access: Access,
+    ) -> Result<Span, PlasmaError> {
+        // SAFETY: a connection keeps every segment it was told of, a session its connection, and a
+        // buffer its session; a span is nowhere but in a buffer.
+        let span = unsafe { Span::new(segment, spec, access) };
+        span.map_err(|error| self.connection.judge(error))
+    }
+
     pub(crate) fn buffer(
         self: &Arc<Self>,
         id: ObjectId,
         located: &Located,
     ) -> Result<ObjectBuffer, PlasmaError> {
         let (segment, spec) = located;
-        match Span::new(segment, spec, Access::Read) {
+        match self.span(segment, *spec, Access::Read) {
             Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Counted)),
             Err(error) => {
                 self.connection.release(id);
-                Err(self.connection.judge(error))
+                Err(error)
             }
         }
     }

@@ -2,6 +2,9 @@
 //!
 //! Each is `None` where it cannot, for whatever reason, and the socket can: then nothing has
 //! happened.
+//!
+//! What a get goes through is inlined into one function: to hand what was found from one function to
+//! the next through memory took as long as to find it.
 
 use std::sync::Arc;
 
@@ -10,10 +13,9 @@ use crate::plane::Plane;
 use crate::protocol::message::{Digest, NewObject, ObjectSpec};
 use crate::segment::{Access, Span};
 use crate::session::Session;
-use crate::shm::index::{Listing, Place};
+use crate::shm::index::{Extent, Place};
 use crate::shm::pins::{Got, Pin};
 use crate::shm::ring::{Created, Op, RingRequest};
-use crate::spin::Spin;
 use crate::{ObjectBuffer, ObjectId, PlasmaError};
 
 /// Objects up to this size are created through the ring, in bytes. The store may have to find memory
@@ -31,7 +33,7 @@ type Buffers = Vec<Option<ObjectBuffer>>;
 
 impl Session {
     /// The control plane, if there is one and all that was sent through the socket has been seen to.
-    #[inline]
+    #[inline(always)]
     fn plane(&self) -> Short<&Plane> {
         let Some(plane) = &self.plane else {
             return Ok(None);
@@ -48,38 +50,30 @@ impl Session {
     }
 
     /// The place of an object that the control plane told of.
-    #[inline]
-    fn span(
-        &self,
-        plane: &Plane,
-        segment: i32,
-        spec: &ObjectSpec,
-        access: Access,
-    ) -> Result<Span, PlasmaError> {
-        let Some(segment) = plane.segment(segment) else {
-            let error = format!("an object in a segment never named: {spec:?}");
-            return Err(self.connection.give_up(PlasmaError::protocol(error)));
-        };
-        Span::new(segment, spec, access).map_err(|error| self.connection.judge(error))
+    #[inline(always)]
+    fn span_of(&self, plane: &Plane, extent: Extent, access: Access) -> Result<Span, PlasmaError> {
+        match plane.segment(extent.segment) {
+            Some(segment) => self.span(segment, spec(extent), access),
+            None => Err(self.never_named(extent)),
+        }
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
+    fn never_named(&self, extent: Extent) -> PlasmaError {
+        let error = format!("an object in a segment never named: {extent:?}");
+        self.connection.give_up(PlasmaError::protocol(error))
+    }
+
+    #[inline(always)]
     fn pinned(
         self: &Arc<Self>,
         plane: &Plane,
         pin: Pin,
-        listing: &Listing,
+        id: ObjectId,
+        extent: Extent,
     ) -> Result<ObjectBuffer, PlasmaError> {
-        let Listing {
-            id,
-            segment,
-            offset,
-            data_size,
-            metadata_size,
-            ..
-        } = *listing;
-        let spec = spec(segment, offset, data_size, metadata_size);
-        match self.span(plane, segment, &spec, Access::Read) {
+        match self.span_of(plane, extent, Access::Read) {
             Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Pinned(pin))),
             Err(error) => {
                 self.unpin(plane, pin, &id);
@@ -96,7 +90,7 @@ impl Session {
     }
 
     /// Gets one object; `Some(None)` if it is not there and there is no time to wait for it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_shortly(
         self: &Arc<Self>,
         id: &ObjectId,
@@ -105,16 +99,21 @@ impl Session {
         let Some(plane) = self.plane()? else {
             return Ok(None);
         };
-        let mut got = plane.get(id);
-        if got == Got::Nowhere && timeout_ms != 0 {
-            // It may be about to come.
-            Spin::new().watch(|| (plane.contains(id) != Some(false)).then_some(()));
-            got = plane.get(id);
-        }
-        match got {
-            Got::Pinned(pin, listing) => Ok(Some(Some(self.pinned(plane, pin, &listing)?))),
-            Got::Nowhere if timeout_ms == 0 => Ok(Some(None)),
-            Got::Nowhere | Got::Unknown => Ok(None),
+        let mut may_come = timeout_ms != 0;
+        loop {
+            return match plane.get(id) {
+                Got::Pinned(pin, extent) => {
+                    let buffer = self.pinned(plane, pin, *id, extent)?;
+                    Ok(Some(Some(buffer)))
+                }
+                Got::Nowhere if may_come => {
+                    may_come = false;
+                    plane.watch_for(id);
+                    continue;
+                }
+                Got::Nowhere if timeout_ms == 0 => Ok(Some(None)),
+                Got::Nowhere | Got::Unknown => Ok(None),
+            };
         }
     }
 
@@ -128,8 +127,9 @@ impl Session {
         // Every pin becomes a buffer, or is given back, before an error is told.
         let buffers: Vec<_> = found
             .into_iter()
-            .map(|got| match got {
-                Got::Pinned(pin, listing) => self.pinned(plane, pin, &listing).map(Some),
+            .zip(ids)
+            .map(|(got, id)| match got {
+                Got::Pinned(pin, extent) => self.pinned(plane, pin, *id, extent).map(Some),
                 Got::Nowhere => Ok(None),
                 Got::Unknown => {
                     all_known = false;
@@ -178,8 +178,13 @@ impl Session {
         };
         let (outcome, created) = created?;
         self.accepted(outcome, data_size + metadata_size)?;
-        let spec = spec(created.segment, created.offset, data_size, metadata_size);
-        match self.span(plane, created.segment, &spec, Access::Write) {
+        let extent = Extent {
+            segment: created.segment,
+            offset: created.offset,
+            data_size,
+            metadata_size,
+        };
+        match self.span_of(plane, extent, Access::Write) {
             Ok(span) => {
                 let hold = Hold::Created(created);
                 Ok(Some(ObjectBuffer::writing(self, id, span, hold)))
@@ -321,14 +326,15 @@ fn content_len(object: &NewObject<'_>) -> usize {
     object.data.len().saturating_add(object.metadata.len())
 }
 
-fn spec(segment: i32, data_offset: u64, data_size: u64, metadata_size: u64) -> ObjectSpec {
+#[inline(always)]
+fn spec(extent: Extent) -> ObjectSpec {
     ObjectSpec {
-        segment,
-        data_offset,
-        data_size,
+        segment: extent.segment,
+        data_offset: extent.offset,
+        data_size: extent.data_size,
         // Where this is too much, it is not inside any segment either.
-        metadata_offset: data_offset.saturating_add(data_size),
-        metadata_size,
+        metadata_offset: extent.offset.saturating_add(extent.data_size),
+        metadata_size: extent.metadata_size,
         device_num: 0,
     }
 }

@@ -135,15 +135,38 @@ pub struct Listing {
     pub slot: u32,
 }
 
+/// Where an object lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The segment it lies in.
+    pub segment: i32,
+    /// Where its data starts there, in bytes.
+    pub offset: u64,
+    /// Bytes of data.
+    pub data_size: u64,
+    /// Bytes of metadata, right behind the data.
+    pub metadata_size: u64,
+}
+
 /// An entry's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(u32);
 
+/// An object that was seen in the index. Its entry may list another by now.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a> {
+    /// Its number, which no other object ever has.
+    pub uid: u64,
+    /// Where it is listed.
+    pub place: Place,
+    entry: &'a Entry,
+}
+
 /// What a search came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
     /// It is listed.
-    Here(Place, Listing),
+    Here(Sighting<'a>),
     /// It is not sealed, or not in the store's memory.
     Nowhere,
     /// The store has to be asked.
@@ -178,7 +201,12 @@ fn words_of(id: &ObjectId, segment: i32) -> [u64; 3] {
 
 fn id_of(words: [u64; 3]) -> (ObjectId, i32) {
     let [.., last] = words;
-    (id_from_words(words), ((last >> 32) as u32).cast_signed())
+    (id_from_words(words), segment_of(last))
+}
+
+/// The segment in an id's last word.
+fn segment_of(last: u64) -> i32 {
+    ((last >> 32) as u32).cast_signed()
 }
 
 /// The home of an id with this hash, where there are `homes` of them.
@@ -195,34 +223,78 @@ fn home_of(hash: u64, homes: u64) -> u64 {
 }
 
 impl Entry {
-    /// What it holds, if that is the object with these words for an id.
-    #[inline]
-    fn read(&self, stamp: u64, wanted: &[u64; 3]) -> Option<Listing> {
+    /// Whether these are the words of its object's id.
+    #[inline(always)]
+    fn is_named(&self, wanted: &[u64; 3]) -> bool {
         let id = self.id.each_ref().map(|word| word.load(Ordering::Relaxed));
-        let same = id
-            .iter()
-            .zip(wanted)
-            .zip([u64::MAX, u64::MAX, u64::from(u32::MAX)])
-            .all(|((a, b), mask)| (a ^ b) & mask == 0);
-        same.then(|| self.listing(stamp, id))
+        let masks = [u64::MAX, u64::MAX, u64::from(u32::MAX)];
+        let mut differences = id.iter().zip(wanted).zip(masks);
+        differences.all(|((a, b), mask)| (a ^ b) & mask == 0)
     }
 
-    fn listing(&self, stamp: u64, words: [u64; 3]) -> Listing {
-        let (id, segment) = id_of(words);
+    /// All that it says, for the store.
+    fn listing(&self, stamp: u64) -> Listing {
+        let words = self.id.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let (id, _) = id_of(words);
+        let Extent {
+            segment,
+            offset,
+            data_size,
+            metadata_size,
+        } = self.extent();
         Listing {
             uid: uid_of(stamp),
             id,
             segment,
+            offset,
+            data_size,
+            metadata_size,
+            slot: self.known_as(),
+        }
+    }
+
+    #[inline(always)]
+    fn extent(&self) -> Extent {
+        let [.., last] = &self.id;
+        Extent {
+            segment: segment_of(last.load(Ordering::Relaxed)),
             offset: self.offset.load(Ordering::Relaxed),
             data_size: self.data_size.load(Ordering::Relaxed),
             metadata_size: self.metadata_size.load(Ordering::Relaxed),
-            slot: self.slot_and_reach.load(Ordering::Relaxed) as u32,
         }
+    }
+
+    /// What the store knows its object by.
+    #[inline(always)]
+    fn known_as(&self) -> u32 {
+        self.slot_and_reach.load(Ordering::Relaxed) as u32
     }
 }
 
 fn uid_of(stamp: u64) -> u64 {
     stamp & !(WANTED | WITHDRAWN)
+}
+
+impl Sighting<'_> {
+    /// What the store knows the object by, unless it [is listed](Self::extent) no more.
+    #[inline(always)]
+    pub fn known_as(&self) -> u32 {
+        self.entry.known_as()
+    }
+
+    /// Where the object lies; `None` if it is listed here no more.
+    #[inline(always)]
+    pub fn extent(&self) -> Option<Extent> {
+        let extent = self.entry.extent();
+        fence(Ordering::Acquire);
+        let stamp = self.entry.stamp.load(Ordering::Relaxed);
+        (stamp & !WANTED == self.uid || is_skipped!(Recheck)).then_some(extent)
+    }
+
+    /// Whether it is still listed here, and the store does not want it back.
+    pub fn stays(&self) -> bool {
+        self.entry.stamp.load(Ordering::Relaxed) == self.uid
+    }
 }
 
 /// An entry's two halves of a word.
@@ -308,8 +380,8 @@ impl Index {
 
     /// Looks for an object. What is found is as it was at some moment during the call; whether it
     /// stays, a pin decides.
-    #[inline]
-    pub fn find(&self, id: &ObjectId) -> Found {
+    #[inline(always)]
+    pub fn find(&self, id: &ObjectId) -> Found<'_> {
         let Some(header) = self.header() else {
             return Found::Unknown;
         };
@@ -321,17 +393,18 @@ impl Index {
                 if !is_listed(stamp) {
                     continue;
                 }
-                if let Some(listing) = entry.read(stamp, &words) {
+                if entry.is_named(&words) {
                     fence(Ordering::Acquire);
                     let again = entry.stamp.load(Ordering::Relaxed);
                     if again & WITHDRAWN != 0 {
                         return Found::Unknown;
                     }
-                    if again & !WANTED != listing.uid && !is_skipped!(FindRecheck) {
+                    let uid = uid_of(stamp);
+                    if again & !WANTED != uid && !is_skipped!(FindRecheck) {
                         // It is gone, or elsewhere, or it was half another.
                         continue 'look;
                     }
-                    return Found::Here(place, listing);
+                    return Found::Here(Sighting { uid, place, entry });
                 }
             }
             fence(Ordering::Acquire);
@@ -354,21 +427,11 @@ impl Index {
             .map_or(BUSY, |entry| entry.stamp.load(Ordering::Relaxed))
     }
 
-    /// Whether an entry lists this object, so that it can be had.
-    pub(super) fn lists(&self, place: Place, uid: u64) -> bool {
-        self.stamp(place) & !WANTED == uid
-    }
-
     /// The uid in an entry and what the store knows the object by, for the store.
     pub fn occupant(&self, place: Place) -> Option<(u64, u32)> {
         let entry = self.entries.get(place.0 as usize)?;
         let stamp = entry.stamp.load(Ordering::Relaxed);
-        is_listed(stamp).then(|| {
-            (
-                uid_of(stamp),
-                entry.slot_and_reach.load(Ordering::Relaxed) as u32,
-            )
-        })
+        is_listed(stamp).then(|| (uid_of(stamp), entry.known_as()))
     }
 }
 
@@ -706,8 +769,7 @@ impl IndexWriter {
             .map(|(place, entry)| (place, entry, entry.stamp.load(Ordering::Relaxed)))
             .filter(|(_, _, stamp)| is_listed(*stamp))
             .filter_map(|(place, entry, stamp)| {
-                let words = entry.id.each_ref().map(|word| word.load(Ordering::Relaxed));
-                let listing = entry.listing(stamp, words);
+                let listing = entry.listing(stamp);
                 let hash = self.index.hash(&listing.id);
                 let was_home = home_of(hash, self.homes) == old_home;
                 let moves = was_home && home_of(hash, homes) != old_home;
@@ -776,13 +838,10 @@ mod tests {
 
     fn found(index: &Index, id: &ObjectId) -> Option<Listing> {
         let found = index.find(id);
-        assert_ne!(
-            found,
-            Found::Unknown,
-            "the store would have to be asked for {id}"
-        );
+        let known = !matches!(found, Found::Unknown);
+        assert!(known, "the store would have to be asked for {id}");
         match found {
-            Found::Here(_, listing) => Some(listing),
+            Found::Here(seen) => Some(seen.entry.listing(seen.uid)),
             _ => None,
         }
     }
@@ -807,7 +866,7 @@ mod tests {
                 };
                 let old = live.remove(at).unwrap();
                 writer.withdraw(&old.id, old.uid);
-                assert_eq!(index.find(&old.id), Found::Unknown);
+                assert!(matches!(index.find(&old.id), Found::Unknown));
                 writer.unpublish(&old.id, old.uid);
                 assert_eq!(found(&index, &old.id), None);
             }
@@ -838,15 +897,15 @@ mod tests {
         for number in 0..count {
             let id = listing(number).id;
             let expected = listed.contains(&number);
-            let here = matches!(index.find(&id), Found::Here(..));
+            let here = matches!(index.find(&id), Found::Here(_));
             assert_eq!(here, expected, "{number}");
-            assert!(here || index.find(&id) == Found::Unknown);
+            assert!(here || matches!(index.find(&id), Found::Unknown));
         }
         // Also where gaps have come up meanwhile.
         for number in listed.iter().step_by(2) {
             let gone = listing(*number);
             writer.unpublish(&gone.id, gone.uid);
-            assert_eq!(index.find(&gone.id), Found::Unknown);
+            assert!(matches!(index.find(&gone.id), Found::Unknown));
         }
         for number in (0..count).filter(|number| !listed.contains(number)) {
             let gone = listing(number);

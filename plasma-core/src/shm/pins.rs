@@ -16,10 +16,11 @@
 //!
 //! A client that dies cannot clean up: the store drops its pins with its connection.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::crash::crash_point;
-use super::index::{Found, Index, Listing, Place};
+use super::index::{Extent, Found, Index, Place, Sighting};
 use super::memory::{Memory, Slice};
 use super::page::{Lane, PageHeader, PinSlot, Shape, TOUCHES};
 use super::ring::Created;
@@ -42,7 +43,7 @@ pub struct Pin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
     /// This client holds it.
-    Pinned(Pin, Listing),
+    Pinned(Pin, Extent),
     /// It is not there.
     Nowhere,
     /// The store has to be asked.
@@ -50,14 +51,14 @@ pub enum Got {
 }
 
 /// Where a thread looks first for a free pin, so that threads do not meet; no more than advice.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Hint {
     /// The pin.
-    pub slot: u32,
+    pub slot: Cell<u32>,
     /// The thread's lane.
-    pub lane: u32,
+    pub lane: Cell<u32>,
     /// The uid that this thread noted last as used.
-    pub used: u64,
+    pub used: Cell<u64>,
 }
 
 /// A client's pins, for the client.
@@ -68,6 +69,17 @@ pub struct Pins {
     slots: Slice<PinSlot>,
     /// How many handles of this process are behind each pin. It is nobody else's business.
     owners: Box<[AtomicU32]>,
+}
+
+impl Hint {
+    /// A hint at a pin, for a thread with this lane.
+    pub const fn new(slot: u32, lane: u32) -> Self {
+        Self {
+            slot: Cell::new(slot),
+            lane: Cell::new(lane),
+            used: Cell::new(0),
+        }
+    }
 }
 
 impl Pin {
@@ -103,58 +115,61 @@ impl Pins {
     }
 
     /// Gets an object without asking the store, if that is possible.
-    #[inline]
-    pub fn get(&self, index: &Index, id: &ObjectId, hint: &mut Hint) -> Got {
+    #[inline(always)]
+    pub fn get(&self, index: &Index, id: &ObjectId, hint: &Hint) -> Got {
         for _ in 0..ATTEMPTS {
-            let (place, listing) = match index.find(id) {
-                Found::Here(place, listing) => (place, listing),
+            let seen = match index.find(id) {
+                Found::Here(seen) => seen,
                 Found::Nowhere => {
                     self.count_miss(hint);
                     return Got::Nowhere;
                 }
                 Found::Unknown => return Got::Unknown,
             };
-            let Some(pin) = self.mark(place, &listing, hint) else {
+            let Some(pin) = self.mark(&seen, hint) else {
                 return Got::Unknown;
             };
             unless_skipped!(ReaderFence, fence(Ordering::SeqCst));
-            if self.confirm(index, pin, hint) {
-                return Got::Pinned(pin, listing);
+            if let Some(extent) = self.confirm(&seen, pin, hint) {
+                return Got::Pinned(pin, extent);
             }
         }
         Got::Unknown
     }
 
     /// Gets objects in the same way, with one fence for all.
-    pub fn get_many(&self, index: &Index, ids: &[ObjectId], hint: &mut Hint) -> Vec<Got> {
-        let mut found: Vec<_> = ids
+    pub fn get_many(&self, index: &Index, ids: &[ObjectId], hint: &Hint) -> Vec<Got> {
+        let marked: Vec<_> = ids
             .iter()
             .map(|id| match index.find(id) {
-                Found::Here(place, listing) => match self.mark(place, &listing, hint) {
-                    Some(pin) => Got::Pinned(pin, listing),
-                    None => Got::Unknown,
+                Found::Here(seen) => match self.mark(&seen, hint) {
+                    Some(pin) => Ok((seen, pin)),
+                    None => Err(Got::Unknown),
                 },
                 Found::Nowhere => {
                     self.count_miss(hint);
-                    Got::Nowhere
+                    Err(Got::Nowhere)
                 }
-                Found::Unknown => Got::Unknown,
+                Found::Unknown => Err(Got::Unknown),
             })
             .collect();
         fence(Ordering::SeqCst);
-        for (got, id) in found.iter_mut().zip(ids) {
-            if let Got::Pinned(pin, _) = got
-                && !self.confirm(index, *pin, hint)
-            {
-                *got = self.get(index, id, hint);
+        let confirmed = marked.into_iter().zip(ids).map(|(marked, id)| {
+            let (seen, pin) = match marked {
+                Ok(marked) => marked,
+                Err(got) => return got,
+            };
+            match self.confirm(&seen, pin, hint) {
+                Some(extent) => Got::Pinned(pin, extent),
+                None => self.get(index, id, hint),
             }
-        }
-        found
+        });
+        confirmed.collect()
     }
 
     /// Pins an object that this client is about to seal: as its creator it holds it until then, so
     /// there is nothing to confirm. `None` where there is no pin left.
-    pub fn pin_own(&self, created: &Created, hint: &mut Hint) -> Option<Pin> {
+    pub fn pin_own(&self, created: &Created, hint: &Hint) -> Option<Pin> {
         let slot = self.claim(hint)?;
         let pin = Pin {
             slot,
@@ -173,31 +188,32 @@ impl Pins {
 
     /// Takes a pin for an object that was found, and says so. It counts only once it is confirmed,
     /// behind a fence.
-    #[inline]
-    fn mark(&self, place: Place, listing: &Listing, hint: &mut Hint) -> Option<Pin> {
+    #[inline(always)]
+    fn mark(&self, seen: &Sighting<'_>, hint: &Hint) -> Option<Pin> {
         let slot = self.claim(hint)?;
         let pin = Pin {
             slot,
-            place,
-            uid: listing.uid,
+            place: seen.place,
+            uid: seen.uid,
         };
-        self.set(pin, listing.slot);
+        self.set(pin, seen.known_as());
         Some(pin)
     }
 
-    #[inline]
-    fn confirm(&self, index: &Index, pin: Pin, hint: &mut Hint) -> bool {
-        let holds = is_skipped!(Recheck) || index.lists(pin.place, pin.uid);
-        if holds {
+    /// Where the object is that this client holds from now on, or `None` where it is too late.
+    #[inline(always)]
+    fn confirm(&self, seen: &Sighting<'_>, pin: Pin, hint: &Hint) -> Option<Extent> {
+        let extent = seen.extent();
+        if extent.is_some() {
             self.note(pin.place, pin.uid, hint);
         } else {
             self.clear(pin.slot);
             self.give_back(pin.slot);
         }
-        holds
+        extent
     }
 
-    #[inline]
+    #[inline(always)]
     fn set(&self, pin: Pin, known_as: u32) {
         if let Some(slot) = self.slots.get(pin.slot as usize) {
             slot.slot.store(u64::from(known_as), Ordering::Relaxed);
@@ -220,31 +236,42 @@ impl Pins {
     }
 
     /// Finds a pin that nobody uses.
-    #[inline]
-    fn claim(&self, hint: &mut Hint) -> Option<u32> {
-        let count = self.owners.len();
-        let start = (hint.slot as usize).min(count);
-        let (before, from) = self.owners.split_at_checked(start)?;
-        let all = from.iter().chain(before);
-        let at = all.enumerate().find(|(_, owners)| {
-            owners.load(Ordering::Relaxed) == 0
-                && owners
-                    .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
-        });
-        let (steps, _) = at?;
-        let mut slot = start + steps;
-        if slot >= count {
-            slot -= count;
-        }
+    #[inline(always)]
+    fn claim(&self, hint: &Hint) -> Option<u32> {
+        let hinted = hint.slot.get();
+        let slot = if self.claims(hinted) {
+            hinted
+        } else {
+            self.claim_any(hinted)?
+        };
         let next = slot + 1;
-        hint.slot = if next < count { next as u32 } else { 0 };
-        let slot = slot as u32;
+        let is_last = next as usize >= self.owners.len();
+        hint.slot.set(if is_last { 0 } else { next });
         self.count_in(slot);
         Some(slot)
     }
 
+    /// Takes a pin, if nobody uses it.
+    #[inline(always)]
+    fn claims(&self, slot: u32) -> bool {
+        self.owners.get(slot as usize).is_some_and(|owners| {
+            owners.load(Ordering::Relaxed) == 0
+                && owners
+                    .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+        })
+    }
+
+    fn claim_any(&self, hinted: u32) -> Option<u32> {
+        let count = self.owners.len() as u32;
+        let start = hinted.min(count);
+        (start..count)
+            .chain(0..start)
+            .find(|slot| self.claims(*slot))
+    }
+
     /// Has the store look at this pin from now on, and at all before it.
+    #[inline(always)]
     fn count_in(&self, slot: u32) {
         if let Some(header) = self.header.first()
             && header.pins_in_use.load(Ordering::Relaxed) <= u64::from(slot)
@@ -271,8 +298,8 @@ impl Pins {
 
     /// Takes one handle away, and lets go of the object with the last; whether the store has to be
     /// told ([`tell_released`](Self::tell_released)).
-    #[inline]
-    pub fn release(&self, index: &Index, pin: Pin, id: &ObjectId, hint: &mut Hint) -> bool {
+    #[inline(always)]
+    pub fn release(&self, index: &Index, pin: Pin, id: &ObjectId, hint: &Hint) -> bool {
         let Some(owners) = self.owners.get(pin.slot as usize) else {
             return false;
         };
@@ -290,14 +317,20 @@ impl Pins {
         self.clear(pin.slot);
         unless_skipped!(ReleaseFence, fence(Ordering::SeqCst));
         self.give_back(pin.slot);
-        hint.slot = pin.slot;
+        hint.slot.set(pin.slot);
         if index.stamp(pin.place) == pin.uid {
             return false;
         }
+        Self::is_wanted(index, pin, id)
+    }
+
+    /// Whether the store wants an object that is not as it was in its place.
+    #[cold]
+    fn is_wanted(index: &Index, pin: Pin, id: &ObjectId) -> bool {
         // It has been marked, or it is gone, or it is elsewhere as the index has grown.
         match index.find(id) {
-            Found::Here(place, listing) if listing.uid == pin.uid => index.stamp(place) != pin.uid,
-            _ => true,
+            Found::Here(seen) => seen.uid != pin.uid || !seen.stays(),
+            Found::Nowhere | Found::Unknown => true,
         }
     }
 
@@ -310,25 +343,28 @@ impl Pins {
     }
 
     /// Notes for the store that an object is to count as just used.
-    pub fn refresh(&self, place: Place, uid: u64, hint: &mut Hint) {
-        hint.used = 0;
-        self.note_touch(touch_of(place, uid) | REFRESH, hint);
+    pub fn refresh(&self, seen: &Sighting<'_>, hint: &Hint) {
+        hint.used.set(0);
+        self.note_touch(touch_of(seen.place, seen.uid) | REFRESH, hint);
     }
 
     /// Notes for the store that an object was read. What is read again and again is noted once.
-    #[inline]
-    fn note(&self, place: Place, uid: u64, hint: &mut Hint) {
-        if let Some(lane) = self.lanes.get(hint.lane as usize) {
+    #[inline(always)]
+    fn note(&self, place: Place, uid: u64, hint: &Hint) {
+        if let Some(lane) = self.lane(hint) {
             add(&lane.hits);
         }
-        if hint.used != uid {
-            hint.used = uid;
+        if hint.used.replace(uid) != uid {
             self.note_touch(touch_of(place, uid), hint);
         }
     }
 
+    fn lane(&self, hint: &Hint) -> Option<&Lane> {
+        self.lanes.get(hint.lane.get() as usize)
+    }
+
     fn note_touch(&self, touch: u64, hint: &Hint) {
-        let Some(lane) = self.lanes.get(hint.lane as usize) else {
+        let Some(lane) = self.lane(hint) else {
             return;
         };
         let noted = lane.touched.load(Ordering::Relaxed);
@@ -341,7 +377,7 @@ impl Pins {
     }
 
     fn count_miss(&self, hint: &Hint) {
-        if let Some(lane) = self.lanes.get(hint.lane as usize) {
+        if let Some(lane) = self.lane(hint) {
             add(&lane.misses);
         }
     }
