@@ -10,6 +10,7 @@ use crate::object::Hold;
 use crate::protocol::message::{ErrorCode, MAX_IDS, NewObject, ObjectInfo, Reply, Request};
 use crate::segment::Access;
 use crate::session::{Session, Shared};
+use crate::shortcut::Buffers;
 use crate::{DigestPolicy, Notifications, ObjectBuffer, ObjectId, PlasmaError};
 
 /// Longest batch, in bytes: a flatbuffer has at most 2 GiB, and some of that is its frame.
@@ -515,15 +516,15 @@ fn get_many(
     timeout_ms: i64,
 ) -> Result<Vec<Option<ObjectBuffer>>, PlasmaError> {
     let start = Instant::now();
-    let short = session.get_many_shortly(object_ids)?;
-    let (mut buffers, all_known) =
-        short.unwrap_or_else(|| (object_ids.iter().map(|_| None).collect(), false));
-    if !all_known {
-        fill(session, object_ids, &mut buffers, |missing| {
-            session.connection.get(missing, 0)
-        })?;
-    }
-    if timeout_ms == 0 {
+    let mut buffers: Vec<_> = object_ids.iter().map(|_| None).collect();
+    get_now(session, object_ids, &mut buffers)?;
+    let missing: Vec<_> = object_ids
+        .iter()
+        .zip(&buffers)
+        .filter(|(_, buffer)| buffer.is_none())
+        .map(|(id, _)| *id)
+        .collect();
+    if missing.is_empty() || timeout_ms == 0 {
         return Ok(buffers);
     }
     let timeout_ms = match u64::try_from(timeout_ms) {
@@ -535,18 +536,40 @@ fn get_many(
             .div_ceil(1_000_000)
             .clamp(1, i64::MAX as u128) as i64,
     };
-    fill(session, object_ids, &mut buffers, |missing| {
-        session.wait(missing, timeout_ms)
+    session.wait(&missing, timeout_ms, || {
+        get_now(session, object_ids, &mut buffers)
     })?;
     Ok(buffers)
 }
 
-/// Gets those objects that are missing among the buffers, if any are.
-fn fill(
+/// Gets those objects that are missing among the buffers and are there.
+fn get_now(
     session: &Arc<Session>,
     object_ids: &[ObjectId],
     buffers: &mut [Option<ObjectBuffer>],
-    get: impl FnOnce(&[ObjectId]) -> Result<Vec<Option<Located>>, PlasmaError>,
+) -> Result<(), PlasmaError> {
+    let mut all_known = false;
+    fill(object_ids, buffers, |missing| {
+        let short = session.get_many_shortly(missing)?;
+        Ok(short.map(|(found, known)| {
+            all_known = known;
+            found
+        }))
+    })?;
+    if all_known {
+        return Ok(());
+    }
+    fill(object_ids, buffers, |missing| {
+        let located = session.connection.get(missing, 0)?;
+        self::buffers(session, missing, &located).map(Some)
+    })
+}
+
+/// Gets those objects that are missing among the buffers, if any are.
+fn fill(
+    object_ids: &[ObjectId],
+    buffers: &mut [Option<ObjectBuffer>],
+    get: impl FnOnce(&[ObjectId]) -> Result<Option<Buffers>, PlasmaError>,
 ) -> Result<(), PlasmaError> {
     let (places, missing): (Vec<_>, Vec<_>) = buffers
         .iter_mut()
@@ -556,8 +579,8 @@ fn fill(
     if missing.is_empty() {
         return Ok(());
     }
-    let found = self::buffers(session, &missing, &get(&missing)?)?;
-    for (place, buffer) in places.into_iter().zip(found) {
+    let found = get(&missing)?;
+    for (place, buffer) in places.into_iter().zip(found.into_iter().flatten()) {
         *place = buffer;
     }
     Ok(())

@@ -333,20 +333,21 @@ impl Session {
         }
     }
 
-    /// Waits until objects are sealed, on a connection that is not needed for anything else, and
-    /// gets them on the shared one while that connection holds them.
-    pub(crate) fn wait(
+    /// Waits until objects are sealed, on a connection that is not needed for anything else, and has
+    /// them got while that connection holds them.
+    pub(crate) fn wait<T>(
         &self,
         ids: &[ObjectId],
         timeout_ms: i64,
-    ) -> Result<Vec<Option<Located>>, PlasmaError> {
+        get: impl FnOnce() -> Result<T, PlasmaError>,
+    ) -> Result<T, PlasmaError> {
         let idle = lock(&self.waiters).pop();
         let waiter = match idle {
             Some(waiter) => waiter,
             None => self.open()?,
         };
         let found = waiter.get(ids, timeout_ms)?;
-        let located = self.connection.get(ids, 0);
+        let got = get();
         for (id, _) in ids.iter().zip(found).filter(|(_, found)| found.is_some()) {
             waiter.release(*id);
         }
@@ -354,7 +355,7 @@ impl Session {
         if idle.len() < IDLE_WAITERS {
             idle.push(waiter);
         }
-        located
+        got
     }
 }
 

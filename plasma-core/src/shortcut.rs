@@ -29,7 +29,7 @@ pub(crate) const MAX_CONTENT: usize = 16 << 10;
 type Short<T> = Result<Option<T>, PlasmaError>;
 
 /// What came of a get, for each id.
-type Buffers = Vec<Option<ObjectBuffer>>;
+pub(crate) type Buffers = Vec<Option<ObjectBuffer>>;
 
 impl Session {
     /// The control plane, if there is one and all that was sent through the socket has been seen to.
