@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
 use plasma_core::shm::index::Listing;
@@ -134,7 +135,7 @@ impl Object {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     // Ids are the clients' choice, so the hash is keyed: nobody can make them collide.
-    slots: HashMap<ObjectId, Slot>,
+    slots: HashMap<ObjectId, Slot, RandomState>,
     pub(crate) objects: Objects,
 }
 
