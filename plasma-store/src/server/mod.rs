@@ -725,10 +725,10 @@ impl Server {
             for carry in std::mem::take(&mut fx.carries) {
                 self.carry(carry, &mut fx);
             }
-            for announcement in std::mem::take(&mut fx.announcements) {
+            for announcement in fx.announcements.drain(..) {
                 self.announce(&announcement);
             }
-            for (client, reply) in std::mem::take(&mut fx.replies) {
+            for (client, reply) in fx.replies.drain(..) {
                 self.reply(client, &reply);
             }
             if fx.restores.is_empty() {

@@ -143,6 +143,10 @@ impl Backing {
             return Vec::new();
         }
         let (start, end) = self.outward(range);
+        let before = self.backed.range(..=start).next_back();
+        if before.is_some_and(|(_, to)| *to >= end) {
+            return Vec::new();
+        }
         let mut missing = Vec::new();
         let mut at = start;
         for (from, to) in self.backed_between(start, end) {
