@@ -209,7 +209,7 @@ impl PlasmaClient {
                 let requested_bytes = data_size.saturating_add(meta_size);
                 session.refusal(code, requested_bytes)
             })?;
-            match session.span(&segment, spec, Access::Write) {
+            match session.span(&segment, &spec, Access::Write) {
                 Ok(span) => {
                     Ok(ObjectBuffer::writing(session, oid, span, Hold::Counted).with_meta(meta))
                 }
@@ -311,12 +311,9 @@ impl PlasmaClient {
     /// The connection failed.
     pub fn get(&self, oid: ObjectId, timeout_ms: i64) -> Result<Option<ObjectBuffer>, PlasmaError> {
         self.shared
-            .repeatable(|session| match session.get_shortly(&oid, timeout_ms)? {
-                Some(found) => Ok(found),
-                None => {
-                    let found = get_many(session, &[oid], timeout_ms)?;
-                    Ok(found.into_iter().next().flatten())
-                }
+            .repeatable(|session| match session.get_if_there(&oid) {
+                Some(found) => Ok(Some(found)),
+                None => get_otherwise(session, &oid, timeout_ms),
             })
     }
 
@@ -510,6 +507,20 @@ fn new_object<'a>(
 }
 
 /// Gets objects in one session, and waits there for those that are missing.
+/// Gets an object that is not there yet, or that the store has to be asked for.
+#[inline(never)]
+fn get_otherwise(
+    session: &Arc<Session>,
+    id: &ObjectId,
+    timeout_ms: i64,
+) -> Result<Option<ObjectBuffer>, PlasmaError> {
+    if let Some(found) = session.get_shortly(id, timeout_ms)? {
+        return Ok(found);
+    }
+    let found = get_many(session, std::slice::from_ref(id), timeout_ms)?;
+    Ok(found.into_iter().next().flatten())
+}
+
 fn get_many(
     session: &Arc<Session>,
     object_ids: &[ObjectId],

@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::hand::with_hint;
 use crate::protocol::message::Outcome;
 use crate::segment::Segment;
-use crate::shm::index::{Found, Index};
+use crate::shm::index::{Extent, Found, Index};
 use crate::shm::memory::Memory;
 use crate::shm::page::Shape;
 use crate::shm::pins::{Got, Pin, Pins};
@@ -118,9 +118,14 @@ impl Plane {
     }
 
     /// Gets an object, if the store need not be asked.
-    #[inline(always)]
     pub(crate) fn get(&self, id: &ObjectId) -> Got {
         with_hint(|hint| self.pins.get(&self.index, id, hint))
+    }
+
+    /// Gets an object that is there; `None` where it is not, or that is not certain.
+    #[inline(always)]
+    pub(crate) fn get_if_there(&self, id: &ObjectId) -> Option<(Pin, Extent)> {
+        with_hint(|hint| self.pins.get_if_there(&self.index, id, hint))
     }
 
     /// Gets objects, as far as the store need not be asked.

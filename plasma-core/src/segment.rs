@@ -14,6 +14,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -64,6 +65,36 @@ impl Segment {
         })
     }
 
+    /// Finds an object, checking every number the store sent.
+    pub(crate) fn place(
+        &self,
+        spec: &ObjectSpec,
+        access: Access,
+    ) -> Result<Place<'_>, PlasmaError> {
+        let inside = self.inside(spec);
+        let at = |access, offset| {
+            let base = self.map(access)?.as_mut_ptr();
+            // No mapping reaches round to there.
+            NonNull::new(base.wrapping_add(offset)).ok_or_else(|| self.outside(spec))
+        };
+        let [offset, data_len, meta_len] = inside.ok_or_else(|| self.outside(spec))?;
+        let read = at(Access::Read, offset)?;
+        let write = match access {
+            Access::Read => None,
+            Access::Write => Some(at(Access::Write, offset)?),
+        };
+        Ok(Place::new(read, write, data_len, meta_len))
+    }
+
+    /// The same for reading, if the segment is mapped and the object is inside.
+    #[inline(always)]
+    pub(crate) fn place_if_mapped(&self, spec: &ObjectSpec) -> Option<Place<'_>> {
+        let [offset, data_len, meta_len] = self.inside(spec)?;
+        let base = self.read.get()?.as_mut_ptr();
+        let read = NonNull::new(base.wrapping_add(offset))?;
+        Some(Place::new(read, None, data_len, meta_len))
+    }
+
     /// Where an object starts, and the bytes of its data and of its metadata, if all of it is inside.
     #[inline(always)]
     fn inside(&self, spec: &ObjectSpec) -> Option<[usize; 3]> {
@@ -77,9 +108,7 @@ impl Segment {
         (behind && end <= self.len).then_some([offset, data_len, meta_len])
     }
 
-    #[cold]
-    #[inline(never)]
-    fn outside(&self, spec: ObjectSpec) -> PlasmaError {
+    fn outside(&self, spec: &ObjectSpec) -> PlasmaError {
         PlasmaError::protocol(format!(
             "an object outside its segment of {} bytes, or with its metadata elsewhere than behind \
              its data: {spec:?}",
@@ -87,25 +116,14 @@ impl Segment {
         ))
     }
 
-    #[inline]
     fn map(&self, access: Access) -> Result<&MmapRaw, PlasmaError> {
         let cell = match access {
             Access::Read => &self.read,
             Access::Write => &self.write,
         };
-        match cell.get() {
-            Some(mapping) => Ok(mapping),
-            None => self.map_first(cell, access),
+        if let Some(mapping) = cell.get() {
+            return Ok(mapping);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn map_first<'a>(
-        &self,
-        cell: &'a OnceLock<MmapRaw>,
-        access: Access,
-    ) -> Result<&'a MmapRaw, PlasmaError> {
         let mut options = MmapOptions::new();
         options.len(self.len);
         let mapping = match access {
@@ -121,9 +139,45 @@ impl Segment {
     }
 }
 
+/// An object's bytes in a segment, as long as the segment lives.
+pub(crate) struct Place<'a> {
+    span: Span,
+    _segment: PhantomData<&'a Segment>,
+}
+
+impl Place<'_> {
+    #[inline(always)]
+    fn new(
+        read: NonNull<u8>,
+        write: Option<NonNull<u8>>,
+        data_len: usize,
+        meta_len: usize,
+    ) -> Self {
+        Self {
+            span: Span {
+                read,
+                write,
+                data_len,
+                meta_len,
+                _own: None,
+            },
+            _segment: PhantomData,
+        }
+    }
+
+    /// The bytes without their segment.
+    ///
+    /// # Safety
+    /// The segment lives as long as the span and all that are [shared](Span::share) from it.
+    #[inline(always)]
+    pub(crate) unsafe fn unbound(self) -> Span {
+        self.span
+    }
+}
+
 /// One object's bytes in this process: data, and right behind it the metadata.
 ///
-/// It does not keep its segment: see [`Span::new`].
+/// It does not keep its segment: see [`Place::unbound`].
 #[derive(Debug)]
 pub(crate) struct Span {
     /// INVARIANT: the first of `data_len + meta_len` bytes that stay mapped as long as this lives,
@@ -144,39 +198,6 @@ unsafe impl Send for Span {}
 unsafe impl Sync for Span {}
 
 impl Span {
-    /// Finds an object in a segment, checking every number the store sent.
-    ///
-    /// # Safety
-    /// The segment lives as long as the span and all that are [shared](Self::share) from it.
-    #[inline(always)]
-    pub(crate) unsafe fn new(
-        segment: &Segment,
-        spec: ObjectSpec,
-        access: Access,
-    ) -> Result<Self, PlasmaError> {
-        let Some([offset, data_len, meta_len]) = segment.inside(&spec) else {
-            return Err(segment.outside(spec));
-        };
-        let at = |access| match segment.map(access) {
-            // No mapping reaches round to there.
-            Ok(base) => NonNull::new(base.as_mut_ptr().wrapping_add(offset))
-                .ok_or_else(|| segment.outside(spec)),
-            Err(error) => Err(error),
-        };
-        let read = at(Access::Read)?;
-        let write = match access {
-            Access::Read => None,
-            Access::Write => Some(at(Access::Write)?),
-        };
-        Ok(Self {
-            read,
-            write,
-            data_len,
-            meta_len,
-            _own: None,
-        })
-    }
-
     /// The same bytes once more, unless they can be written.
     pub(crate) fn share(&self) -> Option<Self> {
         self.write.is_none().then_some(Self {

@@ -18,7 +18,7 @@ use crate::connection::{Connection, Located};
 use crate::object::Hold;
 use crate::plane::Plane;
 use crate::protocol::message::{ErrorCode, ObjectSpec, Outcome, Reply, Request};
-use crate::segment::{Access, Segment, Span};
+use crate::segment::{Access, Place, Segment, Span};
 use crate::shortcut::MAX_CONTENT;
 use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError, shm};
 
@@ -303,19 +303,25 @@ impl Session {
         opened
     }
 
-    /// Where an object's bytes are in this process, for a buffer of this session. The segment is one
-    /// that its connection was told of.
+    /// An object's bytes for a buffer of this session, in a segment that its connection was told of.
     #[inline(always)]
+    pub(crate) fn keep(&self, place: Place<'_>) -> Span {
+        // SAFETY: a connection keeps every segment it was told of, a session its connection, and a
+        // buffer its session; a span is nowhere but in a buffer.
+        unsafe { place.unbound() }
+    }
+
+    /// Where an object's bytes are in this process.
     pub(crate) fn span(
         &self,
         segment: &Segment,
-        spec: ObjectSpec,
+        spec: &ObjectSpec,
         access: Access,
     ) -> Result<Span, PlasmaError> {
-        // SAFETY: a connection keeps every segment it was told of, a session its connection, and a
-        // buffer its session; a span is nowhere but in a buffer.
-        let span = unsafe { Span::new(segment, spec, access) };
-        span.map_err(|error| self.connection.judge(error))
+        match segment.place(spec, access) {
+            Ok(place) => Ok(self.keep(place)),
+            Err(error) => Err(self.connection.judge(error)),
+        }
     }
 
     pub(crate) fn buffer(
@@ -324,7 +330,7 @@ impl Session {
         located: &Located,
     ) -> Result<ObjectBuffer, PlasmaError> {
         let (segment, spec) = located;
-        match self.span(segment, *spec, Access::Read) {
+        match self.span(segment, spec, Access::Read) {
             Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Counted)),
             Err(error) => {
                 self.connection.release(id);

@@ -32,40 +32,37 @@ type Short<T> = Result<Option<T>, PlasmaError>;
 pub(crate) type Buffers = Vec<Option<ObjectBuffer>>;
 
 impl Session {
-    /// The control plane, if there is one and all that was sent through the socket has been seen to.
+    /// The control plane, if there is one that is in use.
     #[inline(always)]
-    fn plane(&self) -> Short<&Plane> {
-        let Some(plane) = &self.plane else {
-            return Ok(None);
-        };
+    fn plane_in_use(&self) -> Option<&Plane> {
+        let plane = self.plane.as_ref()?;
         let connection = &self.connection;
-        if !connection.is_ours() || !plane.is_kept() || connection.is_broken() {
-            // The socket says what is the matter.
-            return Ok(None);
+        // Otherwise the socket says what is the matter.
+        let in_use = connection.is_ours() && plane.is_kept() && !connection.is_broken();
+        in_use.then_some(plane)
+    }
+
+    /// The same, and all that was sent through the socket has been seen to.
+    #[inline]
+    fn plane(&self) -> Short<&Plane> {
+        let plane = self.plane_in_use();
+        if plane.is_some() && self.connection.is_behind() {
+            self.connection.catch_up()?;
         }
-        if connection.is_behind() {
-            connection.catch_up()?;
-        }
-        Ok(Some(plane))
+        Ok(plane)
     }
 
     /// The place of an object that the control plane told of.
-    #[inline(always)]
     fn span_of(&self, plane: &Plane, extent: Extent, access: Access) -> Result<Span, PlasmaError> {
         match plane.segment(extent.segment) {
-            Some(segment) => self.span(segment, spec(extent), access),
-            None => Err(self.never_named(extent)),
+            Some(segment) => self.span(segment, &spec(extent), access),
+            None => {
+                let error = format!("an object in a segment never named: {extent:?}");
+                Err(self.connection.give_up(PlasmaError::protocol(error)))
+            }
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn never_named(&self, extent: Extent) -> PlasmaError {
-        let error = format!("an object in a segment never named: {extent:?}");
-        self.connection.give_up(PlasmaError::protocol(error))
-    }
-
-    #[inline(always)]
     fn pinned(
         self: &Arc<Self>,
         plane: &Plane,
@@ -89,8 +86,25 @@ impl Session {
         }
     }
 
-    /// Gets one object; `Some(None)` if it is not there and there is no time to wait for it.
+    /// Gets one object that is there; `None` where it is not, or that is not certain.
     #[inline(always)]
+    pub(crate) fn get_if_there(self: &Arc<Self>, id: &ObjectId) -> Option<ObjectBuffer> {
+        let plane = self.plane_in_use()?;
+        if self.connection.is_behind() {
+            return None;
+        }
+        let (pin, extent) = plane.get_if_there(id)?;
+        let segment = plane.segment(extent.segment);
+        let place = segment.and_then(|segment| segment.place_if_mapped(&spec(extent)));
+        let Some(place) = place else {
+            self.unpin(plane, pin, id);
+            return None;
+        };
+        let span = self.keep(place);
+        Some(ObjectBuffer::sealed(self, *id, span, Hold::Pinned(pin)))
+    }
+
+    /// Gets one object; `Some(None)` if it is not there and there is no time to wait for it.
     pub(crate) fn get_shortly(
         self: &Arc<Self>,
         id: &ObjectId,

@@ -114,8 +114,17 @@ impl Pins {
         }
     }
 
-    /// Gets an object without asking the store, if that is possible.
+    /// Gets an object that is there. Where it is not, or that is not certain, `None`: then
+    /// [`get`](Self::get) says more.
     #[inline(always)]
+    pub fn get_if_there(&self, index: &Index, id: &ObjectId, hint: &Hint) -> Option<(Pin, Extent)> {
+        match index.find(id) {
+            Found::Here(seen) => self.hold(&seen, hint)?,
+            Found::Nowhere | Found::Unknown => None,
+        }
+    }
+
+    /// Gets an object without asking the store, if that is possible.
     pub fn get(&self, index: &Index, id: &ObjectId, hint: &Hint) -> Got {
         for _ in 0..ATTEMPTS {
             let seen = match index.find(id) {
@@ -126,15 +135,22 @@ impl Pins {
                 }
                 Found::Unknown => return Got::Unknown,
             };
-            let Some(pin) = self.mark(&seen, hint) else {
-                return Got::Unknown;
-            };
-            unless_skipped!(ReaderFence, fence(Ordering::SeqCst));
-            if let Some(extent) = self.confirm(&seen, pin, hint) {
-                return Got::Pinned(pin, extent);
+            match self.hold(&seen, hint) {
+                Some(Some((pin, extent))) => return Got::Pinned(pin, extent),
+                Some(None) => {}
+                None => return Got::Unknown,
             }
         }
         Got::Unknown
+    }
+
+    /// Holds an object that was seen; `Some(None)` where it is too late, and `None` without a pin.
+    #[inline(always)]
+    fn hold(&self, seen: &Sighting<'_>, hint: &Hint) -> Option<Option<(Pin, Extent)>> {
+        let pin = self.mark(seen, hint)?;
+        unless_skipped!(ReaderFence, fence(Ordering::SeqCst));
+        let extent = self.confirm(seen, pin, hint);
+        Some(extent.map(|extent| (pin, extent)))
     }
 
     /// Gets objects in the same way, with one fence for all.
