@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::{errno::Errno, unistd};
@@ -62,6 +63,7 @@ impl Plane {
         descriptors: [OwnedFd; Offer::DESCRIPTORS],
     ) -> Result<Self, PlasmaError> {
         let [index, page, answers, bell, wake] = descriptors;
+        let (bell, wake) = (never_waits(bell)?, never_waits(wake)?);
         let Offer { index_len, shape } = offer;
         let map = |descriptor, len, writable| {
             let memory = Memory::open(descriptor, len, writable);
@@ -303,6 +305,10 @@ impl Plane {
         }
         submitter.awake();
         spin.slept(since.elapsed());
+        // It may have answered before it went.
+        if submitter.is_answered() {
+            return Ok(());
+        }
         slept
     }
 }
@@ -326,14 +332,31 @@ fn sleep(wake: &OwnedFd, connection: &Connection) -> Result<(), PlasmaError> {
         }
     }
     let [woken, socket] = watched;
+    if socket.any() != Some(false) {
+        // `None` is an event that `nix` has no name for, which is the one that was asked for. Whatever
+        // the other is, that it goes on saying that there is something to read means nothing any more.
+        return Err(connection.give_up(PlasmaError::Disconnected));
+    }
     if woken.any() == Some(true) {
         // Only resets the event; the answer is in memory.
         let _ = unistd::read(wake, &mut [0; 8]);
-    } else if socket.any() != Some(false) {
-        // `None` is an event that `nix` has no name for, which is the one that was asked for.
-        return Err(connection.give_up(PlasmaError::Disconnected));
     }
     Ok(())
+}
+
+/// Whatever a store has given for an event, reading and writing it is not to wait.
+fn never_waits(event: OwnedFd) -> Result<OwnedFd, PlasmaError> {
+    let set = fcntl(&event, FcntlArg::F_GETFL).and_then(|flags| {
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        fcntl(&event, FcntlArg::F_SETFL(flags))
+    });
+    match set {
+        Ok(_) => Ok(event),
+        Err(error) => Err(PlasmaError::Io {
+            action: "cannot use the store's event",
+            source: error.into(),
+        }),
+    }
 }
 
 fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
