@@ -10,19 +10,17 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::{self, JoinHandle};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use nix::unistd::gettid;
 use plasma_core::protocol::message::{Encoder, Reply, Request};
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{Notifications, ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use plasma_typed::{Create, Key, Sealed, TypedClient};
 use tests::{PATIENCE, StoreProcess, debug_number, eventually, within};
 
-use super::{CAPACITY, LIMIT, Place, is_disconnected, new_object};
+use super::{CAPACITY, LIMIT, Place, is_disconnected, new_object, under_way};
 
 fn kill(store: &mut StoreProcess) {
     store.signal(Signal::SIGKILL);
@@ -333,29 +331,6 @@ const CALLS: [(&str, Expected, Call); 15] = [
         Ok(client.debug_string()?.contains("allocated bytes: 0"))
     }),
 ];
-
-/// Runs a call on a thread, and waits until it sleeps there for want of an answer, or has done
-/// without.
-fn under_way<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    static THREAD: AtomicI32 = AtomicI32::new(0);
-    THREAD.store(0, Ordering::SeqCst);
-    let thread = thread::spawn(move || {
-        THREAD.store(gettid().as_raw(), Ordering::SeqCst);
-        call()
-    });
-    eventually("the call waits for its answer", || {
-        if thread.is_finished() {
-            return true;
-        }
-        let id = THREAD.load(Ordering::SeqCst);
-        let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat"));
-        let stat = stat.unwrap_or_default();
-        // The name, in parentheses, may hold anything; the state is what follows it.
-        stat.rsplit_once(')')
-            .is_some_and(|(_, fields)| fields.trim_start().starts_with('S'))
-    });
-    thread
-}
 
 /// Kills a client's store while the client waits for the answer to a call; what comes of the call.
 /// Nothing where the client did not need the store for that: what it reads in shared memory.
