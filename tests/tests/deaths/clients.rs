@@ -68,6 +68,23 @@ clients! {
     using_the_library: USES_THE_LIBRARY,
 }
 
+/// These are only killed: where the store stands still, everybody waits for it.
+mod asking_a_store_that_stands_still {
+    use super::*;
+
+    #[test]
+    fn killed_by_socket() {
+        let this = concat!(module_path!(), "::killed_by_socket");
+        play(this, Way::Socket, &stories::IS_NOT_HEARD, kill_at_each_step);
+    }
+
+    #[test]
+    fn killed_in_memory() {
+        let this = concat!(module_path!(), "::killed_in_memory");
+        play(this, Way::Shared, &stories::IS_NOT_HEARD, kill_at_each_step);
+    }
+}
+
 fn play(
     this: &'static str,
     way: Way,
@@ -207,6 +224,8 @@ impl Scene {
     fn finish(&self, story: &Story, reached: Reached<'_>, run: Run) {
         let last = reached.steps.last().map_or("the start", String::as_str);
         println!("after {last}");
+        // Where a story has stopped it.
+        self.store.signal(Signal::SIGCONT);
         if let Some(waiter) = run.waiter {
             let fate = (story.fate)(reached).expect("the object has one");
             self.waiter_is_right(waiter, fate);

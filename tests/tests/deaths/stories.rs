@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 
+use nix::sys::signal::Signal;
 use plasma_core::protocol::message::{NewObject, Reply, Request};
 use plasma_core::{ObjectId, shm};
 use tests::{debug_number, eventually};
@@ -593,6 +594,64 @@ fn hold(reader: &Library) {
         );
         reader.let_go(object);
     }
+}
+
+/// Requests of all kinds that the store has not looked at when their client goes: it stands still.
+pub const IS_NOT_HEARD: Story = Story {
+    before: |scene| scene.put(OTHER_ID, &content(SMALL)),
+    by_socket: |stage, socket| ask_unheard(stage, socket, Way::Socket),
+    in_memory: |stage, socket| ask_unheard(stage, socket, Way::Shared),
+    meanwhile: |scene, step| {
+        if step == "ready" {
+            scene.store.signal(Signal::SIGSTOP);
+        }
+    },
+    fate: |reached| {
+        Some(if reached.has("asked") {
+            Fate::Either(content(SMALL))
+        } else {
+            Fate::Gone
+        })
+    },
+    after: |scene, reached| {
+        let sealed = |id: &ObjectId| scene.content(*id).is_some_and(|data| data == content(1000));
+        let batch = unheard_ids().map(|id| sealed(&id));
+        assert!(batch.iter().all(|one| *one == batch[0]), "{batch:?}");
+        // It is the bystander's, who has put it there before.
+        let deleted = scene.content(OTHER_ID).is_none();
+        assert!(reached.has("asked") || !deleted && !batch[0]);
+        assert!(scene.content(ObjectId::from_name("created")).is_none());
+    },
+    ..QUIET
+};
+
+/// Those of a batch.
+fn unheard_ids() -> [ObjectId; 40] {
+    std::array::from_fn(|n| ObjectId::from_name(&n.to_string()))
+}
+
+fn ask_unheard(stage: Stage, socket: &Path, way: Way) {
+    // A client has one request under way at a time.
+    let [sealing, putting, deleting, creating] = [(); 4].map(|()| way.client(socket, false));
+    let object = deleting.get(OTHER_ID, 0).expect("the store answers");
+    let mut own = sealing.create(ID, SMALL, b"").expect("there is room");
+    own.data_mut().copy_from_slice(&content(SMALL));
+    stage.reach("ready");
+    let seal = under_way(move || own.seal());
+    let put = under_way(move || {
+        let content = content(1000);
+        putting.create_and_seal_batch(&unheard_ids().map(|id| (id, &content[..], &b""[..])))
+    });
+    let delete = under_way(move || deleting.delete(&OTHER_ID));
+    let create = under_way(move || {
+        let created = creating.create(ObjectId::from_name("created"), SMALL, b"");
+        created.map(|_| ())
+    });
+    for call in [seal, put, delete, create] {
+        assert!(!call.is_finished(), "the store does not answer");
+    }
+    stage.reach("asked");
+    drop(object);
 }
 
 /// This project's client, doing all of it.
