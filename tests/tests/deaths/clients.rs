@@ -138,7 +138,10 @@ fn stop_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
     while let Some(step) = actor.next_step().map(str::to_owned) {
         actor.signal(Signal::SIGSTOP);
         eventually("it stands still", || actor.is_stopped());
+        let start = Instant::now();
         (story.meanwhile)(scene, &step);
+        let meanwhile = start.elapsed();
+        assert!(meanwhile < PATIENCE / 4, "{meanwhile:?}");
         longest = longest.max(scene.longest_round());
         actor.signal(Signal::SIGCONT);
         actor.go_on();
@@ -157,6 +160,8 @@ pub struct Scene {
     /// What the store has open when there is only the bystander.
     descriptors: usize,
     heard: RefCell<Notifications>,
+    /// What is there, by what was heard.
+    there: RefCell<BTreeSet<ObjectId>>,
     held: RefCell<Vec<ObjectBuffer>>,
 }
 
@@ -179,6 +184,7 @@ impl Scene {
             client,
             way,
             heard: RefCell::new(heard),
+            there: RefCell::default(),
             held: RefCell::default(),
         }
     }
@@ -234,6 +240,7 @@ impl Scene {
         eventually("its connections are gone", || {
             self.store.descriptors() == self.descriptors
         });
+        (story.unasked)(self, reached);
         self.held.borrow_mut().clear();
         eventually("every byte it held is back", || self.all_is_back());
         (story.after)(self, reached);
@@ -286,35 +293,51 @@ impl Scene {
             && self.store.descriptors() == self.descriptors
     }
 
-    /// What was heard is what happened: from it follows what is there.
+    /// Listens until something has become of an object; what is heard is what happened.
+    fn hear_of(&self, id: ObjectId, is_sealed: bool) {
+        let mut heard = self.heard.borrow_mut();
+        let mut there = self.there.borrow_mut();
+        loop {
+            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            let (of, sealed) = match notification.expect("it hears of it") {
+                Notification::Sealed(info) => (info.id, true),
+                Notification::Deleted(of) => (of, false),
+            };
+            let is_news = if sealed {
+                there.insert(of)
+            } else {
+                there.remove(&of)
+            };
+            assert!(is_news, "sealed twice, or deleted unsealed: {of}");
+            if (of, sealed) == (id, is_sealed) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end of an object without asking the store anything.
+    pub fn hear_of_the_end(&self, id: ObjectId) {
+        self.hear_of(id, false);
+    }
+
+    /// From what was heard follows what is there.
     fn subscriber_is_right(&self) {
         let end = ObjectId::rand();
         self.put(end, b"");
-        let mut heard = self.heard.borrow_mut();
-        let mut there = BTreeSet::new();
-        loop {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
-            match notification.expect("it hears of the last object") {
-                Notification::Sealed(info) => assert!(there.insert(info.id), "sealed twice"),
-                Notification::Deleted(id) => assert!(there.remove(&id), "deleted unsealed"),
-            }
-            if there.contains(&end) {
-                break;
-            }
-        }
+        self.hear_of(end, true);
         let objects = self.client.list().expect("the store answers");
-        assert_eq!(there, objects.iter().map(|info| info.id).collect());
+        let objects: BTreeSet<_> = objects.iter().map(|info| info.id).collect();
+        assert_eq!(*self.there.borrow(), objects);
         // For the next run, of which it hears from the start.
-        self.client
-            .delete_many(&there.iter().copied().collect::<Vec<_>>())
-            .expect("the store answers");
-        while !there.is_empty() {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
-            let Some(Notification::Deleted(id)) = notification else {
-                panic!("it hears of everything's end: {notification:?}")
-            };
-            assert!(there.remove(&id));
+        let all: Vec<_> = objects.into_iter().collect();
+        self.client.delete_many(&all).expect("the store answers");
+        while let Some(id) = self.first_there() {
+            self.hear_of_the_end(id);
         }
+    }
+
+    fn first_there(&self) -> Option<ObjectId> {
+        self.there.borrow().first().copied()
     }
 
     /// The longest of some rounds of what clients do; none may take long.

@@ -567,6 +567,8 @@ fn killed_in_the_middle_of_a_reply() {
 /// What a client holds, with what is in it.
 type Held = Vec<(ObjectBuffer, Vec<u8>)>;
 
+type Act = fn(&PlasmaClient, &[ObjectId], &mut Held) -> Result<(), PlasmaError>;
+
 /// What is worth keeping short, as there are many of them.
 const SMALL: usize = 10_000;
 
@@ -576,7 +578,7 @@ fn small(seed: u8) -> Vec<u8> {
 
 /// What goes through shared memory, step by step. Each asks the store at least once, and each can be
 /// done in an empty store, too. What is found is kept.
-const THROUGH_MEMORY: [fn(&PlasmaClient, &[ObjectId], &mut Held) -> Result<(), PlasmaError>; 8] = [
+const THROUGH_MEMORY: [Act; 8] = [
     |client, ids, held| {
         let found = client.get(ids[0], 0)?;
         held.extend(found.map(|object| (object, small(0))));

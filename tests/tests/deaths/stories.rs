@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use plasma_core::protocol::message::{NewObject, Reply, Request};
-use plasma_core::{ObjectId, shm};
+use plasma_core::{ObjectId, PlasmaError, shm};
 use tests::{debug_number, eventually};
 
 use super::actor::{Halting, Library, Stage, hear_notification};
@@ -49,6 +49,8 @@ pub struct Story {
     /// What has become of the object `ID`, which was not there before, by the steps that were
     /// reached; nothing where the story is not about that.
     pub fate: fn(Reached<'_>) -> Option<Fate>,
+    /// What happens at the client's end without anybody asking the store for anything.
+    pub unasked: fn(&Scene, Reached<'_>),
     /// What else is to be the case when all has been taken back.
     pub after: fn(&Scene, Reached<'_>),
 }
@@ -112,6 +114,7 @@ const QUIET: Story = Story {
     in_memory: |_, _| {},
     meanwhile: |_, _| {},
     fate: |_| None,
+    unasked: |_, _| {},
     after: |_, _| {},
 };
 
@@ -334,6 +337,11 @@ pub const GETS: Story = Story {
             assert_eq!(scene.client.list().expect("the store answers").len(), 1);
         }
     },
+    unasked: |scene, reached| {
+        if reached.has("half of the object") {
+            scene.hear_of_the_end(ID);
+        }
+    },
     after: |scene, reached| {
         let deleted = reached.has("half of the object");
         assert_eq!(scene.content(ID).is_none(), deleted);
@@ -551,8 +559,8 @@ pub const EVICTS: Story = Story {
 /// Several buffers of two objects, of which one is deleted while the store is filled with others.
 pub const HOLDS: Story = Story {
     before: |scene| {
-        scene.put(ID, &content(SIZE));
-        scene.put(OTHER_ID, &content(SIZE));
+        scene.put(ID, &content(MIB as usize));
+        scene.put(OTHER_ID, &content(MIB as usize));
     },
     by_socket: |stage, socket| hold(&Library::connect(stage, socket, Way::Socket)),
     in_memory: |stage, socket| hold(&Library::connect(stage, socket, Way::Shared)),
@@ -562,14 +570,21 @@ pub const HOLDS: Story = Story {
         }
         let client = &scene.client;
         client.delete(&ID).expect("the store answers");
-        for _ in 0..2 * CAPACITY / MIB {
-            scene.put(ObjectId::rand(), &[1; MIB as usize]);
-        }
+        let half = || client.create(ObjectId::rand(), CAPACITY as usize / 2, b"");
+        let first = half().expect("there is room");
+        let full = half().expect_err("two objects are held");
+        assert!(matches!(full, PlasmaError::OutOfMemory { .. }), "{full}");
+        drop(first);
         client.evict(u64::MAX).expect("the store answers");
         let all = client.list().expect("the store answers");
         let mut held: Vec<_> = all.iter().map(|info| (info.id, info.ref_count)).collect();
         held.sort_unstable();
         assert_eq!(held, [(ID, 1), (OTHER_ID, 1)]);
+    },
+    unasked: |scene, reached| {
+        if reached.has("several buffers") {
+            scene.hear_of_the_end(ID);
+        }
     },
     after: |scene, reached| {
         let deleted = reached.has("several buffers");
@@ -585,7 +600,7 @@ fn hold(reader: &Library) {
     held.push(reader.get(ID));
     held.push(held[0].share());
     reader.stage.reach("several buffers");
-    let content = content(SIZE);
+    let content = content(MIB as usize);
     while let Some(object) = held.pop() {
         assert!(
             held.iter()
