@@ -1,8 +1,8 @@
-//! Places where a test may end this process.
+//! Places where a test may end this process, or do anything else.
 //!
-//! With the feature `crash-points` every store to shared memory is followed by one, and a process
-//! that runs with `PLASMA_CRASH_AT=N` in its environment ends itself with SIGKILL at the N-th it
-//! comes to. Without the feature they are nothing.
+//! With the feature `crash-points` every store to shared memory is followed by one. A process that
+//! runs with `PLASMA_CRASH_AT=N` in its environment ends itself with SIGKILL at the N-th it comes to;
+//! a thread can be made to call something at each ([`visited`]). Without the feature they are nothing.
 
 /// Ends this process if a test has asked for it here.
 #[cfg(feature = "crash-points")]
@@ -26,10 +26,14 @@ pub fn passed() -> u64 {
 }
 
 #[cfg(feature = "crash-points")]
+pub use armed::visited;
+
+#[cfg(feature = "crash-points")]
 pub(crate) use armed::here;
 
 #[cfg(feature = "crash-points")]
 mod armed {
+    use std::cell::RefCell;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +41,33 @@ mod armed {
 
     pub(super) static PASSED: AtomicU64 = AtomicU64::new(0);
 
+    type Visitor = Box<dyn FnMut()>;
+
+    thread_local! {
+        static VISITOR: RefCell<Option<Visitor>> = const { RefCell::new(None) };
+    }
+
+    /// Acts, and calls `visitor` at each place that this thread comes to meanwhile.
+    pub fn visited<T>(visitor: impl FnMut() + 'static, act: impl FnOnce() -> T) -> T {
+        VISITOR.set(Some(Box::new(visitor)));
+        let result = act();
+        VISITOR.take();
+        result
+    }
+
+    /// Calls this thread's visitor, which is not called from within itself.
+    fn be_visited() {
+        // A thread at its end has none.
+        let _ = VISITOR.try_with(|place| {
+            if let Some(mut visitor) = place.take() {
+                visitor();
+                place.replace(Some(visitor));
+            }
+        });
+    }
+
     pub(crate) fn here() {
+        be_visited();
         static CRASH_AT: OnceLock<Option<u64>> = OnceLock::new();
         let crash_at = CRASH_AT.get_or_init(|| {
             let number = std::env::var("PLASMA_CRASH_AT").ok()?;

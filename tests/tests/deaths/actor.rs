@@ -11,8 +11,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Reply, Request};
+use plasma_core::shm::crash;
+use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use tests::raw::{RawClient, message};
 use tests::{PATIENCE, in_another_process};
+
+use super::Way;
 
 /// Stands in front of what an actor says, as the test harness says things too.
 const MARK: &str = "@ ";
@@ -180,15 +184,66 @@ impl Halting {
         self.hear(&format!("the {what} reply"))
     }
 
-    /// The segment's descriptor, which follows a reply.
+    /// A descriptor, which follows a reply.
+    pub fn take(&mut self, what: &str) -> File {
+        let descriptor = File::from(self.client.descriptor());
+        self.stage.reach(what);
+        descriptor
+    }
+
+    /// The segment's.
     pub fn take_segment(&mut self) -> File {
-        let segment = File::from(self.client.descriptor());
-        self.stage.reach("the segment");
-        segment
+        self.take("the segment")
     }
 
     pub fn client(&self) -> &RawClient {
         &self.client
+    }
+}
+
+/// This project's client, which halts behind each store to shared memory.
+pub struct Library {
+    pub stage: Stage,
+    pub client: PlasmaClient,
+}
+
+impl Library {
+    pub fn connect(stage: Stage, socket: &Path, way: Way) -> Self {
+        let client = way.client(socket, false);
+        stage.reach("the connection");
+        Self { stage, client }
+    }
+
+    /// Makes a call, which succeeds, and halts within it and behind it.
+    pub fn ask<T>(
+        &self,
+        what: &'static str,
+        call: impl FnOnce(&PlasmaClient) -> Result<T, PlasmaError>,
+    ) -> T {
+        let stage = self.stage;
+        let mut stores = 0;
+        let visitor = move || {
+            stores += 1;
+            stage.reach(&format!("store {stores} of the {what}"));
+        };
+        let result = crash::visited(visitor, || call(&self.client));
+        let result = result.expect("the store answers");
+        stage.reach(&format!("the {what} reply"));
+        result
+    }
+
+    /// Gets an object that is there.
+    pub fn get(&self, id: ObjectId) -> ObjectBuffer {
+        let object = self.ask("get", |client| client.get(id, 0));
+        object.expect("it is there")
+    }
+
+    /// Drops a buffer.
+    pub fn let_go(&self, object: ObjectBuffer) {
+        self.ask("release", |_| {
+            drop(object);
+            Ok(())
+        });
     }
 }
 

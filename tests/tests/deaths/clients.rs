@@ -3,6 +3,9 @@
 //! Killed, it costs nobody anything: every byte it held is back, every waiter has what there is to
 //! have and otherwise waits on, and subscribers hear of what is so. Stopped, it slows nobody down,
 //! and goes on afterwards as if nothing had been.
+//!
+//! Each story is told of a client that uses the socket alone, where the steps are halves of messages,
+//! and of one that shares memory with the store, where they are its stores to that memory.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,26 +18,37 @@ use tests::{PATIENCE, StoreProcess, debug_number, eventually, role, within};
 
 use super::actor::{Actor, Stage};
 use super::stories::{self, Fate, ID, Reached, Story};
-use super::{CAPACITY, LIMIT};
+use super::{CAPACITY, LIMIT, Way};
 
 macro_rules! clients {
     ($($name:ident: $story:ident),+ $(,)?) => { $(
         mod $name {
             use super::*;
 
+            one_way!(by_socket: Way::Socket, stories::$story);
+            one_way!(in_memory: Way::Shared, stories::$story);
+        }
+    )+ };
+}
+
+macro_rules! one_way {
+    ($name:ident: $way:expr, $story:expr) => {
+        mod $name {
+            use super::*;
+
             #[test]
             fn killed_at_each_step() {
-                let this = concat!("clients::", stringify!($name), "::killed_at_each_step");
-                play(this, &stories::$story, kill_at_each_step);
+                let this = concat!(module_path!(), "::killed_at_each_step");
+                play(this, $way, &$story, kill_at_each_step);
             }
 
             #[test]
             fn stopped_at_each_step() {
-                let this = concat!("clients::", stringify!($name), "::stopped_at_each_step");
-                play(this, &stories::$story, stop_at_each_step);
+                let this = concat!(module_path!(), "::stopped_at_each_step");
+                play(this, $way, &$story, stop_at_each_step);
             }
         }
-    )+ };
+    };
 }
 
 clients! {
@@ -50,15 +64,42 @@ clients! {
     with_a_quota: HAS_A_QUOTA,
     listing: LISTS,
     evicting: EVICTS,
+    holding: HOLDS,
     using_the_library: USES_THE_LIBRARY,
 }
 
-fn play(this: &'static str, story: &'static Story, direct: fn(&Scene, &'static str, &Story)) {
+/// These are only killed: where the store stands still, everybody waits for it.
+mod asking_a_store_that_stands_still {
+    use super::*;
+
+    #[test]
+    fn killed_by_socket() {
+        let this = concat!(module_path!(), "::killed_by_socket");
+        play(this, Way::Socket, &stories::IS_NOT_HEARD, kill_at_each_step);
+    }
+
+    #[test]
+    fn killed_in_memory() {
+        let this = concat!(module_path!(), "::killed_in_memory");
+        play(this, Way::Shared, &stories::IS_NOT_HEARD, kill_at_each_step);
+    }
+}
+
+fn play(
+    this: &'static str,
+    way: Way,
+    story: &'static Story,
+    direct: fn(&Scene, &'static str, &Story),
+) {
     if let Some((_, socket)) = role() {
-        (story.act)(Stage, &socket);
+        match way {
+            Way::Socket => (story.by_socket)(Stage, &socket),
+            Way::Shared => (story.in_memory)(Stage, &socket),
+        }
         return Stage.end();
     }
-    within(2 * LIMIT, move || direct(&Scene::new(), this, story));
+    let (_, this) = this.split_once("::").expect("it is in this program");
+    within(2 * LIMIT, move || direct(&Scene::new(way), this, story));
 }
 
 fn kill_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
@@ -82,7 +123,7 @@ fn kill_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
         } else {
             actor.kill();
         }
-        scene.finish(story, Reached(actor.reached()), run);
+        scene.finish(story, scene.reached(actor.reached()), run);
         if over {
             assert!(kill_at > 0, "a story has steps");
             return;
@@ -94,26 +135,33 @@ fn stop_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
     let run = scene.begin(story);
     let mut actor = Actor::start(this, "actor", scene.store.socket());
     let mut longest = Duration::ZERO;
-    while let Some(step) = actor.next_step() {
-        (story.meanwhile)(scene, step);
+    while let Some(step) = actor.next_step().map(str::to_owned) {
         actor.signal(Signal::SIGSTOP);
         eventually("it stands still", || actor.is_stopped());
+        let start = Instant::now();
+        (story.meanwhile)(scene, &step);
+        let meanwhile = start.elapsed();
+        assert!(meanwhile < PATIENCE / 4, "{meanwhile:?}");
         longest = longest.max(scene.longest_round());
         actor.signal(Signal::SIGCONT);
         actor.go_on();
     }
     actor.wait();
     println!("the others' longest round of 5 calls: {longest:?}");
-    scene.finish(story, Reached(actor.reached()), run);
+    scene.finish(story, scene.reached(actor.reached()), run);
 }
 
 /// A store, and a client that nothing happens to.
 pub struct Scene {
     pub store: StoreProcess,
     pub client: PlasmaClient,
+    /// How the client of the story talks to the store.
+    pub way: Way,
     /// What the store has open when there is only the bystander.
     descriptors: usize,
     heard: RefCell<Notifications>,
+    /// What is there, by what was heard.
+    there: RefCell<BTreeSet<ObjectId>>,
     held: RefCell<Vec<ObjectBuffer>>,
 }
 
@@ -123,7 +171,7 @@ struct Run {
 }
 
 impl Scene {
-    fn new() -> Self {
+    fn new(way: Way) -> Self {
         let store = StoreProcess::start(CAPACITY, &[]);
         let client = store.client();
         let heard = client.subscribe().expect("the store answers");
@@ -134,8 +182,17 @@ impl Scene {
             descriptors: store.descriptors(),
             store,
             client,
+            way,
             heard: RefCell::new(heard),
+            there: RefCell::default(),
             held: RefCell::default(),
+        }
+    }
+
+    fn reached<'a>(&self, steps: &'a [String]) -> Reached<'a> {
+        Reached {
+            steps,
+            way: self.way,
         }
     }
 
@@ -159,7 +216,7 @@ impl Scene {
 
     fn begin(&self, story: &Story) -> Run {
         (story.before)(self);
-        let waiter = (story.fate)(Reached(&[])).map(|_| {
+        let waiter = (story.fate)(self.reached(&[])).map(|_| {
             let client = self.client.clone();
             thread::spawn(move || {
                 let object = client.get(ID, -1).expect("the store answers");
@@ -171,8 +228,10 @@ impl Scene {
 
     /// Sees to it that all is as it should be, and clears up.
     fn finish(&self, story: &Story, reached: Reached<'_>, run: Run) {
-        let last = reached.0.last().map_or("the start", String::as_str);
+        let last = reached.steps.last().map_or("the start", String::as_str);
         println!("after {last}");
+        // Where a story has stopped it.
+        self.store.signal(Signal::SIGCONT);
         if let Some(waiter) = run.waiter {
             let fate = (story.fate)(reached).expect("the object has one");
             self.waiter_is_right(waiter, fate);
@@ -181,6 +240,7 @@ impl Scene {
         eventually("its connections are gone", || {
             self.store.descriptors() == self.descriptors
         });
+        (story.unasked)(self, reached);
         self.held.borrow_mut().clear();
         eventually("every byte it held is back", || self.all_is_back());
         (story.after)(self, reached);
@@ -233,35 +293,51 @@ impl Scene {
             && self.store.descriptors() == self.descriptors
     }
 
-    /// What was heard is what happened: from it follows what is there.
+    /// Listens until something has become of an object; what is heard is what happened.
+    fn hear_of(&self, id: ObjectId, is_sealed: bool) {
+        let mut heard = self.heard.borrow_mut();
+        let mut there = self.there.borrow_mut();
+        loop {
+            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            let (of, sealed) = match notification.expect("it hears of it") {
+                Notification::Sealed(info) => (info.id, true),
+                Notification::Deleted(of) => (of, false),
+            };
+            let is_news = if sealed {
+                there.insert(of)
+            } else {
+                there.remove(&of)
+            };
+            assert!(is_news, "sealed twice, or deleted unsealed: {of}");
+            if (of, sealed) == (id, is_sealed) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end of an object without asking the store anything.
+    pub fn hear_of_the_end(&self, id: ObjectId) {
+        self.hear_of(id, false);
+    }
+
+    /// From what was heard follows what is there.
     fn subscriber_is_right(&self) {
         let end = ObjectId::rand();
         self.put(end, b"");
-        let mut heard = self.heard.borrow_mut();
-        let mut there = BTreeSet::new();
-        loop {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
-            match notification.expect("it hears of the last object") {
-                Notification::Sealed(info) => assert!(there.insert(info.id), "sealed twice"),
-                Notification::Deleted(id) => assert!(there.remove(&id), "deleted unsealed"),
-            }
-            if there.contains(&end) {
-                break;
-            }
-        }
+        self.hear_of(end, true);
         let objects = self.client.list().expect("the store answers");
-        assert_eq!(there, objects.iter().map(|info| info.id).collect());
+        let objects: BTreeSet<_> = objects.iter().map(|info| info.id).collect();
+        assert_eq!(*self.there.borrow(), objects);
         // For the next run, of which it hears from the start.
-        self.client
-            .delete_many(&there.iter().copied().collect::<Vec<_>>())
-            .expect("the store answers");
-        while !there.is_empty() {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
-            let Some(Notification::Deleted(id)) = notification else {
-                panic!("it hears of everything's end: {notification:?}")
-            };
-            assert!(there.remove(&id));
+        let all: Vec<_> = objects.into_iter().collect();
+        self.client.delete_many(&all).expect("the store answers");
+        while let Some(id) = self.first_there() {
+            self.hear_of_the_end(id);
         }
+    }
+
+    fn first_there(&self) -> Option<ObjectId> {
+        self.there.borrow().first().copied()
     }
 
     /// The longest of some rounds of what clients do; none may take long.

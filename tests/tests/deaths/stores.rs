@@ -1,65 +1,69 @@
-//! The store is killed: at each step of a client's life, while a call is under way, and in the
-//! middle of a reply.
+//! The store is killed: at each step of a client's life, while a call is under way, in the middle of
+//! a reply, and behind each store of the client's to the memory they share.
 //!
 //! What the client holds stays readable and is dropped quietly. Its calls say `Disconnected`; or,
 //! where it was made to, it goes on with the store that starts at the same path, in which nothing
 //! is but what is made there.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::rc::Rc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
-use nix::unistd::gettid;
 use plasma_core::protocol::message::{Encoder, Reply, Request};
+use plasma_core::shm::crash;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{Notifications, ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use plasma_typed::{Create, Key, Sealed, TypedClient};
-use tests::{PATIENCE, StoreProcess, debug_number, eventually, within};
+use tests::{PATIENCE, StoreProcess, debug_number, eventually, server_program, within};
 
-use super::{CAPACITY, LIMIT, Place, is_disconnected, new_object};
+use super::{CAPACITY, LIMIT, Place, Way, is_disconnected, new_object, under_way};
 
 fn kill(store: &mut StoreProcess) {
-    store.signal(Signal::SIGKILL);
+    end(store, Signal::SIGKILL);
+}
+
+fn end(store: &mut StoreProcess, signal: Signal) {
+    store.signal(signal);
     store.wait();
 }
+
+/// What takes no longer than this has not been waiting for time to pass.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// How a client is made.
 #[derive(Clone, Copy, Debug)]
 struct How {
     reconnect: bool,
-    shared_memory: bool,
+    way: Way,
 }
 
 const HOW: [How; 4] = [
-    How::new(false, false),
-    How::new(false, true),
-    How::new(true, false),
-    How::new(true, true),
+    How::new(false, Way::Socket),
+    How::new(false, Way::Shared),
+    How::new(true, Way::Socket),
+    How::new(true, Way::Shared),
 ];
 
 impl How {
-    const fn new(reconnect: bool, shared_memory: bool) -> Self {
-        Self {
-            reconnect,
-            shared_memory,
-        }
+    const fn new(reconnect: bool, way: Way) -> Self {
+        Self { reconnect, way }
     }
 
     fn connect(self, place: &Place) -> PlasmaClient {
-        let builder = PlasmaClient::builder()
-            .reconnect(self.reconnect)
-            .shared_memory(self.shared_memory);
-        builder.connect(&place.socket).expect("the store is there")
+        self.way.client(&place.socket, self.reconnect)
     }
 }
 
-const SIZE: usize = 1 << 20;
+/// Small enough to be created through shared memory.
+const SIZE: usize = 1 << 19;
 
 fn content(seed: u8) -> Vec<u8> {
     (0..SIZE).map(|at| (at % 251) as u8 ^ seed).collect()
@@ -174,7 +178,7 @@ fn check_what_is_held(life: &mut Life) {
     }
 }
 
-fn live_until(step: usize, place: &Place, how: &How) {
+fn live_until(step: usize, place: &Place, how: &How, signal: Signal) {
     let reconnect = how.reconnect;
     let mut first = place.start_store();
     let client = how.connect(place);
@@ -190,7 +194,7 @@ fn live_until(step: usize, place: &Place, how: &How) {
     for (_, act) in &STEPS[..=step] {
         act(&first, &mut life);
     }
-    kill(&mut first);
+    end(&mut first, signal);
 
     let mut old: Vec<_> = [&life.held, &life.writing]
         .into_iter()
@@ -201,7 +205,17 @@ fn live_until(step: usize, place: &Place, how: &How) {
     old.dedup();
     if !reconnect {
         check_what_is_held(&mut life);
-        assert!(is_disconnected(life.client.list()));
+        let start = Instant::now();
+        for id in old.iter().chain([&AWAITED]) {
+            assert!(is_disconnected(life.client.get(*id, 60_000)));
+            for (name, _, call) in CALLS {
+                assert!(is_disconnected(call(&life.client, *id)), "{name}");
+            }
+        }
+        if let Some(waiter) = life.waiter.take() {
+            assert!(is_disconnected(waiter.join().expect("it does not panic")));
+        }
+        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     }
     let second = place.start_store();
     let witness = second.client();
@@ -233,12 +247,8 @@ fn live_until(step: usize, place: &Place, how: &How) {
     }
     if let Some(waiter) = life.waiter.take() {
         let found = waiter.join().expect("it does not panic");
-        if reconnect {
-            let found = found.expect("it goes on").expect("it is sealed");
-            assert_eq!(found.data(), b"at last");
-        } else {
-            assert!(is_disconnected(found));
-        }
+        let found = found.expect("it goes on").expect("it is sealed");
+        assert_eq!(found.data(), b"at last");
     }
     // Dropped after all that, nothing of it reaches the second store.
     let mut kept = Vec::new();
@@ -261,17 +271,26 @@ fn live_until(step: usize, place: &Place, how: &How) {
     });
 }
 
-#[test]
-fn killed_at_each_step_of_a_clients_life() {
-    within(LIMIT, || {
+fn end_at_each_step(signal: Signal) {
+    within(LIMIT, move || {
         let place = Place::new();
         for how in &HOW {
             for (step, (name, _)) in STEPS.iter().enumerate() {
                 println!("{name}, {how:?}");
-                live_until(step, &place, how);
+                live_until(step, &place, how, signal);
             }
         }
     });
+}
+
+#[test]
+fn killed_at_each_step_of_a_clients_life() {
+    end_at_each_step(Signal::SIGKILL);
+}
+
+#[test]
+fn told_to_end_at_each_step_of_a_clients_life() {
+    end_at_each_step(Signal::SIGTERM);
 }
 
 /// What a call comes to whose store is killed while it is under way, where the client reconnects.
@@ -334,29 +353,6 @@ const CALLS: [(&str, Expected, Call); 15] = [
     }),
 ];
 
-/// Runs a call on a thread, and waits until it sleeps there for want of an answer, or has done
-/// without.
-fn under_way<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    static THREAD: AtomicI32 = AtomicI32::new(0);
-    THREAD.store(0, Ordering::SeqCst);
-    let thread = thread::spawn(move || {
-        THREAD.store(gettid().as_raw(), Ordering::SeqCst);
-        call()
-    });
-    eventually("the call waits for its answer", || {
-        if thread.is_finished() {
-            return true;
-        }
-        let id = THREAD.load(Ordering::SeqCst);
-        let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat"));
-        let stat = stat.unwrap_or_default();
-        // The name, in parentheses, may hold anything; the state is what follows it.
-        stat.rsplit_once(')')
-            .is_some_and(|(_, fields)| fields.trim_start().starts_with('S'))
-    });
-    thread
-}
-
 /// Kills a client's store while the client waits for the answer to a call; what comes of the call.
 /// Nothing where the client did not need the store for that: what it reads in shared memory.
 fn cut_short(
@@ -398,7 +394,7 @@ fn killed_while_a_call_is_under_way() {
                     result
                 });
                 match (result, expected) {
-                    (None, _) => assert!(how.shared_memory, "{name} was not under way"),
+                    (None, _) => assert!(how.way == Way::Shared, "{name} was not under way"),
                     (Some(result), Expected::MadeAgain) if how.reconnect => {
                         assert!(matches!(result, Ok(true)), "{name}: {result:?}");
                     }
@@ -565,5 +561,121 @@ fn killed_in_the_middle_of_a_reply() {
             }
         }
         println!("{tried} replies that break off");
+    });
+}
+
+/// What a client holds, with what is in it.
+type Held = Vec<(ObjectBuffer, Vec<u8>)>;
+
+type Act = fn(&PlasmaClient, &[ObjectId], &mut Held) -> Result<(), PlasmaError>;
+
+/// What is worth keeping short, as there are many of them.
+const SMALL: usize = 10_000;
+
+fn small(seed: u8) -> Vec<u8> {
+    vec![seed + 1; SMALL]
+}
+
+/// What goes through shared memory, step by step. Each asks the store at least once, and each can be
+/// done in an empty store, too. What is found is kept.
+const THROUGH_MEMORY: [Act; 8] = [
+    |client, ids, held| {
+        let found = client.get(ids[0], 0)?;
+        held.extend(found.map(|object| (object, small(0))));
+        Ok(())
+    },
+    |client, ids, held| {
+        let found = client.get_many(&[ids[0], ids[1], ids[0]], 0)?;
+        let contents = [0, 1, 0].map(small);
+        let found = found.into_iter().zip(contents);
+        held.extend(found.filter_map(|(object, content)| Some((object?, content))));
+        Ok(())
+    },
+    |client, _, held| {
+        let mut object = client.create(ObjectId::rand(), SMALL, b"")?;
+        object.data_mut().copy_from_slice(&small(2));
+        let sealed = object.seal();
+        held.push((object, small(2)));
+        sealed
+    },
+    |client, _, _| client.create_and_seal(ObjectId::rand(), b"small", b""),
+    |client, _, _| {
+        let batch = [(); 3].map(|()| (ObjectId::rand(), &b"small"[..], &b""[..]));
+        client.create_and_seal_batch(&batch)
+    },
+    |client, ids, _| client.delete_many(ids),
+    |client, _, held| {
+        let asked = client.create(ObjectId::rand(), SMALL, b"")?.abort();
+        // Of what is to be deleted.
+        held.drain(..held.len().min(2));
+        asked
+    },
+    |client, ids, _| client.contains(&ids[0]).map(|_| ()),
+];
+
+/// Ends the store behind the client's store to shared memory of this number; whether there is one.
+fn end_behind(number: usize, place: &Place, reconnect: bool, signal: Signal) -> bool {
+    let mut first = place.start_store();
+    let client = Way::Shared.client(&place.socket, reconnect);
+    let ids = [0, 1].map(|seed| new_object(&client, &small(seed)));
+    let mut held = Held::new();
+    // The second store, and when it was there.
+    let second = Rc::new(RefCell::new(None));
+    let mut stores = 0;
+    let (theirs, socket) = (Rc::clone(&second), place.socket.clone());
+    let visitor = move || {
+        stores += 1;
+        if stores == number {
+            end(&mut first, signal);
+            let second = StoreProcess::start_at(server_program(), &socket, CAPACITY, &[]);
+            theirs.replace(Some((second, Instant::now())));
+        }
+    };
+    let is_over = || second.borrow().is_some();
+    crash::visited(visitor, || {
+        for act in THROUGH_MEMORY {
+            let was_over = is_over();
+            let result = act(&client, &ids, &mut held);
+            let right = match &result {
+                // What is under way may have been done already.
+                Ok(()) => !was_over || reconnect,
+                Err(_) => is_over() && (!was_over || !reconnect) && is_disconnected(result),
+            };
+            assert!(right, "{number}, {signal}: {was_over}");
+            assert!(
+                held.iter()
+                    .all(|(object, content)| object.data() == content)
+            );
+        }
+        held.clear();
+    });
+    let Some((store, since)) = second.take() else {
+        return false;
+    };
+    assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
+    assert_eq!(client.list().is_ok(), reconnect);
+    let witness = store.client();
+    let infos = witness.list().expect("the store answers");
+    assert!(reconnect || infos.is_empty());
+    let sealed = |info: &plasma_core::ObjectInfo| info.digest.is_some() && info.ref_count == 0;
+    assert!(infos.iter().all(sealed), "{infos:?}");
+    let sizes: u64 = infos.iter().map(|info| info.data_size).sum();
+    assert_eq!(debug_number(&witness, "allocated bytes"), sizes);
+    true
+}
+
+#[test]
+fn ended_behind_each_store_to_shared_memory() {
+    within(2 * LIMIT, || {
+        let place = Place::new();
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            for reconnect in [false, true] {
+                let count = (1..)
+                    .take_while(|n| end_behind(*n, &place, reconnect, signal))
+                    .count();
+                println!("{signal} behind {count} stores");
+                assert!(count > 40);
+            }
+        }
     });
 }

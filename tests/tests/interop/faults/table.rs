@@ -137,7 +137,7 @@ pub const FAULTS: &[Fault] = &[
         ours: WAITS,
         tests: &[
             "hostile::messages::requests_that_break_off_anywhere_are_survived",
-            "deaths::clients::sending::stopped_at_each_step",
+            "deaths::clients::sending::by_socket::stopped_at_each_step",
         ],
         throw: |store| {
             let bytes = message(&Request::Get {
@@ -151,7 +151,7 @@ pub const FAULTS: &[Fault] = &[
         name: "half of a request, and the client is gone",
         arrows: Outcome::GoesOn,
         ours: "goes on",
-        tests: &["deaths::clients::sending::killed_at_each_step"],
+        tests: &["deaths::clients::sending::by_socket::killed_at_each_step"],
         throw: |store| {
             let bytes = message(&Request::List);
             let client = connect(store);
@@ -269,7 +269,7 @@ pub const FAULTS: &[Fault] = &[
         ours: WAITS,
         tests: &[
             "hostile::descriptors::a_subscription_without_its_descriptor_is_none",
-            "deaths::clients::subscribing::stopped_at_each_step",
+            "deaths::clients::subscribing::by_socket::stopped_at_each_step",
         ],
         throw: |store| say(store, message(&Request::Subscribe)),
     },
@@ -289,7 +289,7 @@ pub const FAULTS: &[Fault] = &[
         ours: "goes on without that subscription",
         tests: &[
             "hostile::descriptors::anything_may_be_given_for_a_subscription",
-            "deaths::clients::subscribing::killed_at_each_step",
+            "deaths::clients::subscribing::by_socket::killed_at_each_step",
         ],
         throw: |store| {
             let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
@@ -335,7 +335,7 @@ pub const FAULTS: &[Fault] = &[
         ours: "does not listen to that client meanwhile; closes after a while",
         tests: &[
             "hostile::unread::a_client_that_never_reads_is_paused_and_then_cut_off",
-            "deaths::clients::listing::stopped_at_each_step",
+            "deaths::clients::listing::by_socket::stopped_at_each_step",
         ],
         throw: |store| {
             make_much(store);
@@ -356,7 +356,7 @@ pub const FAULTS: &[Fault] = &[
         name: "a client that dies with replies under way",
         arrows: Outcome::GoesOn,
         ours: "goes on",
-        tests: &["deaths::clients::listing::killed_at_each_step"],
+        tests: &["deaths::clients::listing::by_socket::killed_at_each_step"],
         throw: |store| {
             make_much(store);
             for _ in 0..100 {
@@ -369,7 +369,7 @@ pub const FAULTS: &[Fault] = &[
         name: "a client that dies with a descriptor under way",
         arrows: Outcome::GoesOn,
         ours: "goes on",
-        tests: &["deaths::clients::getting::killed_at_each_step"],
+        tests: &["deaths::clients::getting::by_socket::killed_at_each_step"],
         throw: |store| {
             let get = message(&Request::Get {
                 ids: vec![KEPT].into(),
@@ -385,7 +385,7 @@ pub const FAULTS: &[Fault] = &[
         name: "a client that dies while it writes an object",
         arrows: Outcome::GoesOn,
         ours: "takes it back",
-        tests: &["deaths::clients::creating::killed_at_each_step"],
+        tests: &["deaths::clients::creating::by_socket::killed_at_each_step"],
         throw: |store| {
             drop(creating(store));
             gone()
@@ -395,7 +395,7 @@ pub const FAULTS: &[Fault] = &[
         name: "a client that dies while it waits for an object",
         arrows: Outcome::GoesOn,
         ours: "goes on",
-        tests: &["deaths::clients::waiting::killed_at_each_step"],
+        tests: &["deaths::clients::waiting::by_socket::killed_at_each_step"],
         throw: |store| {
             let client = connect(store);
             client.send(&Request::Get {
