@@ -12,6 +12,7 @@ use std::time::Instant;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
 use nix::{errno::Errno, unistd};
 
 use crate::connection::Connection;
@@ -63,7 +64,7 @@ impl Plane {
         descriptors: [OwnedFd; Offer::DESCRIPTORS],
     ) -> Result<Self, PlasmaError> {
         let [index, page, answers, bell, wake] = descriptors;
-        let (bell, wake) = (never_waits(bell)?, never_waits(wake)?);
+        let (bell, wake) = (event(bell)?, event(wake)?);
         let Offer { index_len, shape } = offer;
         let map = |descriptor, len, writable| {
             let memory = Memory::open(descriptor, len, writable);
@@ -344,19 +345,23 @@ fn sleep(wake: &OwnedFd, connection: &Connection) -> Result<(), PlasmaError> {
     Ok(())
 }
 
-/// Whatever a store has given for an event, reading and writing it is not to wait.
-fn never_waits(event: OwnedFd) -> Result<OwnedFd, PlasmaError> {
-    let set = fcntl(&event, FcntlArg::F_GETFL).and_then(|flags| {
-        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-        fcntl(&event, FcntlArg::F_SETFL(flags))
-    });
-    match set {
-        Ok(_) => Ok(event),
-        Err(error) => Err(PlasmaError::Io {
-            action: "cannot use the store's event",
-            source: error.into(),
-        }),
+/// Takes what a store has given for an event: reading it and writing it does not wait, and does not end
+/// this process, whatever it is.
+fn event(descriptor: OwnedFd) -> Result<OwnedFd, PlasmaError> {
+    let failed = |error: Errno| PlasmaError::Io {
+        action: "cannot use the store's event",
+        source: error.into(),
+    };
+    // Who writes to one of these that nobody reads gets a signal.
+    let kind =
+        SFlag::from_bits_truncate(fstat(&descriptor).map_err(failed)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK {
+        return Err(unusable("with a pipe or a socket for an event"));
     }
+    let flags = fcntl(&descriptor, FcntlArg::F_GETFL).map_err(failed)?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    fcntl(&descriptor, FcntlArg::F_SETFL(flags)).map_err(failed)?;
+    Ok(descriptor)
 }
 
 fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {

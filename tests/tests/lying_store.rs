@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
@@ -11,9 +11,14 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
+use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Encoder, MMAP_GAP, ObjectSpec, Reply, Request, SegmentRef};
+use plasma_core::shm::Offer;
+use plasma_core::shm::index::IndexWriter;
+use plasma_core::shm::memory::{Memory, Writers};
+use plasma_core::shm::page::Shape;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use tests::raw::send_with_descriptors;
@@ -466,6 +471,72 @@ fn a_store_that_is_none_is_found_out_at_once() {
             let result = PlasmaClient::builder().retries(0).connect(&path);
             assert!(is_broken(&result), "{result:?}");
             liar.join().unwrap();
+        }
+    });
+}
+
+/// Connects to a store that offers memory as it should be, and these for its events.
+fn offered(bell: OwnedFd, wake: OwnedFd) -> Result<(), PlasmaError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("plasma.sock");
+    let listener = UnixListener::bind(&path).expect("a listener");
+    let store = thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("the client connects");
+        let mut liar = Liar {
+            socket,
+            inbox: Inbox::new(),
+        };
+        assert!(liar.hear());
+        let shape = Shape {
+            pins: 8,
+            requests: 8,
+            content_bytes: 4096,
+        };
+        let index = IndexWriter::create(1, 7).expect("an index");
+        let index = index.memory().expect("it is in memory");
+        let page = Memory::create(shape.page_len(), Writers::Client).expect("a page");
+        let answers = Memory::create(shape.answers_len(), Writers::Store).expect("a page");
+        let index_len = index.len() as u64;
+        liar.reply(&Reply::Connect {
+            memory_capacity: SEGMENT_LEN as i64,
+            offer: Some((Offer { index_len, shape }, vec![SEGMENT])),
+        });
+        liar.give(&segment(SEGMENT_LEN));
+        for memory in [index, &page, &answers] {
+            liar.give(&memory.descriptor().expect("it is here"));
+        }
+        liar.give(&bell);
+        liar.give(&wake);
+        while liar.hear() {}
+    });
+    let client = PlasmaClient::builder().retries(0).connect(&path);
+    let told = client.map(drop);
+    store.join().expect("the store has said its part");
+    told
+}
+
+/// The kernel ends a process that writes to a pipe or a socket whose other end is closed, unless it has
+/// asked for something else. Rust's programs have; a client may be part of one that has not.
+#[test]
+fn events_that_could_end_the_client_are_refused() {
+    within(LIMIT, || {
+        let event = || OwnedFd::from(EventFd::new().unwrap());
+        offered(event(), event()).expect("all of it is as it should be");
+
+        let pipe = || OwnedFd::from(io::pipe().unwrap().1);
+        let socket = || OwnedFd::from(UnixStream::pair().unwrap().0);
+        let lies: [(&str, OwnedFd, OwnedFd); 4] = [
+            ("a pipe to write to", pipe(), event()),
+            ("a socket to write to", socket(), event()),
+            ("a pipe to read", event(), pipe()),
+            ("a socket to read", event(), socket()),
+        ];
+        for (what, bell, wake) in lies {
+            let told = offered(bell, wake);
+            assert!(
+                matches!(told, Err(PlasmaError::Protocol { .. })),
+                "{what}: {told:?}"
+            );
         }
     });
 }

@@ -118,7 +118,7 @@ fn lie(mut socket: &UnixStream, lies: Lies, notifications: &[u8]) {
     loop {
         for descriptor in inbox.take_descriptors() {
             // The client may have gone already.
-            let _ = File::from(descriptor).write_all(notifications);
+            let _ = UnixStream::from(descriptor).write_all(notifications);
         }
         let ready = wait_ready(socket.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
         assert!(ready.expect("a socket"), "the client does not leave");
