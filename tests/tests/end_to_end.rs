@@ -370,6 +370,25 @@ fn a_get_that_waits_keeps_no_other_thread_waiting() {
     });
 }
 
+#[test]
+fn what_was_waited_for_is_not_held_any_more_once_it_is_dropped() {
+    with_store(|_store, client| {
+        for round in 0..500 {
+            let id = ObjectId::rand();
+            let waiting = client.clone();
+            let waiter = thread::spawn(move || {
+                drop(waiting.get(id, -1).unwrap().unwrap());
+                ref_count(&waiting, id)
+            });
+            // It may come before the waiter; mostly it does not.
+            thread::sleep(Duration::from_micros(300));
+            client.create_and_seal(id, b"at last", b"").unwrap();
+            assert_eq!(waiter.join().unwrap(), 0, "in round {round}");
+            client.delete(&id).unwrap();
+        }
+    });
+}
+
 // -------------------------------------------------------------------------------------------------
 // Holding and letting go
 
