@@ -760,9 +760,13 @@ fn eventually_says(address: SocketAddr, expected: &[(&str, f64)]) {
     }
 }
 
-/// The address that a store tells in its log.
+/// The address that a store tells in its log, which another thread writes than the one that listens.
 fn metrics_address(store: &StoreProcess) -> SocketAddr {
-    let log = store.log();
+    let mut log = String::new();
+    eventually("the log tells the address", || {
+        log = store.log();
+        log.contains("serving metrics")
+    });
     let line = log.lines().find(|line| line.contains("serving metrics"));
     let (_, address) = line
         .and_then(|line| line.split_once("address="))
