@@ -14,7 +14,7 @@ use plasma_core::{
 };
 use plasma_store::Store;
 use tests::{
-    PATIENCE, StoreProcess, debug_number, eventually, in_another_process, role, wait_for_line,
+    StoreProcess, debug_number, eventually, in_another_process, patience, role, wait_for_line,
     within,
 };
 
@@ -55,7 +55,7 @@ fn account(client: &PlasmaClient) -> (String, Vec<ObjectInfo>) {
 }
 
 fn next(notifications: &mut Notifications) -> Notification {
-    let next = notifications.recv_timeout(PATIENCE);
+    let next = notifications.recv_timeout(patience());
     next.expect("the subscription lasts")
         .expect("there is a notification")
 }
@@ -675,7 +675,7 @@ fn a_subscription_ends_with_the_store() {
         let last = notifications.next().unwrap();
         assert!(matches!(last, Err(PlasmaError::Disconnected)), "{last:?}");
         assert!(notifications.next().is_none());
-        let again = notifications.recv_timeout(PATIENCE);
+        let again = notifications.recv_timeout(patience());
         assert!(matches!(again, Err(PlasmaError::Disconnected)), "{again:?}");
     });
 }

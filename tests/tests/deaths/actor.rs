@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Reply, Request};
 use tests::raw::{RawClient, message};
-use tests::{PATIENCE, in_another_process};
+use tests::{in_another_process, patience};
 
 /// Stands in front of what an actor says, as the test harness says things too.
 const MARK: &str = "@ ";
@@ -194,7 +194,7 @@ impl Halting {
 
 /// Reads one notification in two halves.
 pub fn hear_notification(stage: Stage, stream: &mut UnixStream) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_read_timeout(Some(patience())).expect("a socket");
     let mut len = [0; 8];
     stream.read_exact(&mut len).expect("a notification comes");
     stage.reach("a notification's length");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use plasma_core::{Notification, Notifications, ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
-use tests::{PATIENCE, StoreProcess, debug_number, eventually, role, within};
+use tests::{StoreProcess, debug_number, eventually, patience, role, within};
 
 use super::actor::{Actor, Stage};
 use super::stories::{self, Fate, ID, Reached, Story};
@@ -240,7 +240,7 @@ impl Scene {
         let mut heard = self.heard.borrow_mut();
         let mut there = BTreeSet::new();
         loop {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            let notification = heard.recv_timeout(patience()).expect("the store is there");
             match notification.expect("it hears of the last object") {
                 Notification::Sealed(info) => assert!(there.insert(info.id), "sealed twice"),
                 Notification::Deleted(id) => assert!(there.remove(&id), "deleted unsealed"),
@@ -256,7 +256,7 @@ impl Scene {
             .delete_many(&there.iter().copied().collect::<Vec<_>>())
             .expect("the store answers");
         while !there.is_empty() {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            let notification = heard.recv_timeout(patience()).expect("the store is there");
             let Some(Notification::Deleted(id)) = notification else {
                 panic!("it hears of everything's end: {notification:?}")
             };
@@ -279,7 +279,7 @@ impl Scene {
             assert!(!self.client.contains(&id).expect("the store answers"));
             longest = longest.max(start.elapsed());
         }
-        assert!(longest < PATIENCE / 4, "{longest:?}");
+        assert!(longest < patience() / 4, "{longest:?}");
         longest
     }
 }
