@@ -223,20 +223,30 @@ impl StoreProcess {
         status.expect("it has ended")
     }
 
-    /// How many descriptors it has open.
+    /// How many descriptors it has open. Where something watches the store, those are left out that
+    /// this may have opened: pipes, and files with names.
     pub fn descriptors(&self) -> usize {
-        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
-        descriptors.expect("the store's descriptors").count()
+        let may_be_the_watchers = |target: &str| {
+            target.starts_with("pipe:") || target.starts_with('/') && !target.starts_with("/memfd:")
+        };
+        let open = self.open_descriptors();
+        open.filter(|target| !is_watched() || !may_be_the_watchers(target))
+            .count()
     }
 
     /// How many of its descriptors are sockets.
     pub fn sockets(&self) -> usize {
+        let open = self.open_descriptors();
+        open.filter(|target| target.starts_with("socket:")).count()
+    }
+
+    /// What its descriptors are, as the kernel says.
+    fn open_descriptors(&self) -> impl Iterator<Item = String> {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
         let descriptors = descriptors.expect("the store's descriptors").flatten();
+        // One that is closed meanwhile is not there any more.
         let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        targets
-            .filter(|target| target.to_string_lossy().starts_with("socket:"))
-            .count()
+        targets.map(|target| target.to_string_lossy().into_owned())
     }
 
     /// How many mappings it has. 0 where something watches the store, which maps as it likes.
