@@ -357,9 +357,13 @@ impl Session {
         for (id, _) in ids.iter().zip(found).filter(|(_, found)| found.is_some()) {
             waiter.release(*id);
         }
-        let mut idle = lock(&self.waiters);
-        if idle.len() < IDLE_WAITERS {
-            idle.push(waiter);
+        // What is asked on the shared connection from here on could overtake the releases. A
+        // connection that cannot be asked any more has ended, and holds nothing.
+        if !waiter.is_behind() || waiter.catch_up().is_ok() {
+            let mut idle = lock(&self.waiters);
+            if idle.len() < IDLE_WAITERS {
+                idle.push(waiter);
+            }
         }
         got
     }

@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use plasma_core::protocol::message::{Encoder, Reply, Request};
 use plasma_core::transport::{Inbox, Received, wait_ready};
 
-use crate::PATIENCE;
+use crate::patience;
 
 /// A connection to a store without a client's manners.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl RawClient {
     /// Speaks over a socket that is there already.
     pub fn over(socket: UnixStream) -> Self {
         for set in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
-            set(&socket, Some(PATIENCE)).expect("a socket takes timeouts");
+            set(&socket, Some(patience())).expect("a socket takes timeouts");
         }
         Self {
             socket,
@@ -98,7 +98,7 @@ impl RawClient {
     /// Reads once more; false at the end of the stream.
     fn receive(&mut self) -> bool {
         loop {
-            let ready = wait_ready(self.socket.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+            let ready = wait_ready(self.socket.as_fd(), PollFlags::POLLIN, Some(patience()));
             assert!(
                 ready.expect("a socket can be waited for"),
                 "waited in vain for the store"

@@ -14,7 +14,7 @@ use plasma_core::{
 };
 use plasma_store::Store;
 use tests::{
-    PATIENCE, StoreProcess, debug_number, eventually, in_another_process, role, wait_for_line,
+    StoreProcess, debug_number, eventually, in_another_process, patience, role, wait_for_line,
     within,
 };
 
@@ -55,7 +55,7 @@ fn account(client: &PlasmaClient) -> (String, Vec<ObjectInfo>) {
 }
 
 fn next(notifications: &mut Notifications) -> Notification {
-    let next = notifications.recv_timeout(PATIENCE);
+    let next = notifications.recv_timeout(patience());
     next.expect("the subscription lasts")
         .expect("there is a notification")
 }
@@ -370,6 +370,25 @@ fn a_get_that_waits_keeps_no_other_thread_waiting() {
     });
 }
 
+#[test]
+fn what_was_waited_for_is_not_held_any_more_once_it_is_dropped() {
+    with_store(|_store, client| {
+        for round in 0..500 {
+            let id = ObjectId::rand();
+            let waiting = client.clone();
+            let waiter = thread::spawn(move || {
+                drop(waiting.get(id, -1).unwrap().unwrap());
+                ref_count(&waiting, id)
+            });
+            // It may come before the waiter; mostly it does not.
+            thread::sleep(Duration::from_micros(300));
+            client.create_and_seal(id, b"at last", b"").unwrap();
+            assert_eq!(waiter.join().unwrap(), 0, "in round {round}");
+            client.delete(&id).unwrap();
+        }
+    });
+}
+
 // -------------------------------------------------------------------------------------------------
 // Holding and letting go
 
@@ -656,7 +675,7 @@ fn a_subscription_ends_with_the_store() {
         let last = notifications.next().unwrap();
         assert!(matches!(last, Err(PlasmaError::Disconnected)), "{last:?}");
         assert!(notifications.next().is_none());
-        let again = notifications.recv_timeout(PATIENCE);
+        let again = notifications.recv_timeout(patience());
         assert!(matches!(again, Err(PlasmaError::Disconnected)), "{again:?}");
     });
 }

@@ -22,7 +22,7 @@ use plasma_core::shm::page::Shape;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use tests::raw::send_with_descriptors;
-use tests::{PATIENCE, within};
+use tests::{patience, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SEGMENT_LEN: u64 = 1 << 16;
@@ -48,7 +48,8 @@ impl Liar {
                     }
                 }
                 Ok(None) => {
-                    let waited = wait_ready(self.socket.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+                    let waited =
+                        wait_ready(self.socket.as_fd(), PollFlags::POLLIN, Some(patience()));
                     assert!(waited.expect("a socket"), "the client says nothing");
                     match self.inbox.receive(self.socket.as_fd()) {
                         Ok(Received::Bytes(_) | Received::Nothing) => {}

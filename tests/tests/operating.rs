@@ -19,7 +19,7 @@ use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::{Store, StoreError};
 use tests::raw::{RawClient, message};
 use tests::{
-    PATIENCE, StoreProcess, eventually, in_another_process, role, server_program, wait_for_line,
+    StoreProcess, eventually, in_another_process, patience, role, server_program, wait_for_line,
     within,
 };
 
@@ -647,7 +647,7 @@ fn who_leaves_too_many_notifications_unread_hears_no_more() {
             other.create_and_seal(*id, b"", b"").expect("there is room");
         }
         the_one_line_about(store, "ended a subscription", "--max-unread-bytes");
-        ours.set_read_timeout(Some(PATIENCE))
+        ours.set_read_timeout(Some(patience()))
             .expect("a socket takes timeouts");
         let mut heard = Vec::new();
         ours.read_to_end(&mut heard).expect("the stream ends");
@@ -707,7 +707,7 @@ fn who_does_not_read_is_cut_off_in_the_end() {
 fn ask(address: SocketAddr, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("the exporter listens");
     for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-        set(&stream, Some(PATIENCE)).expect("a socket takes timeouts");
+        set(&stream, Some(patience())).expect("a socket takes timeouts");
     }
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
@@ -755,14 +755,18 @@ fn eventually_says(address: SocketAddr, expected: &[(&str, f64)]) {
         if wrong.is_empty() {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "expected, found: {wrong:?}");
+        assert!(start.elapsed() < patience(), "expected, found: {wrong:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The address that a store tells in its log.
+/// The address that a store tells in its log, which another thread writes than the one that listens.
 fn metrics_address(store: &StoreProcess) -> SocketAddr {
-    let log = store.log();
+    let mut log = String::new();
+    eventually("the log tells the address", || {
+        log = store.log();
+        log.contains("serving metrics")
+    });
     let line = log.lines().find(|line| line.contains("serving metrics"));
     let (_, address) = line
         .and_then(|line| line.split_once("address="))

@@ -25,7 +25,7 @@ use plasma_core::shm::page::Shape;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 
-use crate::PATIENCE;
+use crate::patience;
 use crate::raw::send_with_descriptors;
 
 /// Calls that are made of one client, replies on one connection, and connections, at most.
@@ -120,7 +120,7 @@ fn lie(mut socket: &UnixStream, lies: Lies, notifications: &[u8]) {
             // The client may have gone already.
             let _ = UnixStream::from(descriptor).write_all(notifications);
         }
-        let ready = wait_ready(socket.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+        let ready = wait_ready(socket.as_fd(), PollFlags::POLLIN, Some(patience()));
         assert!(ready.expect("a socket"), "the client does not leave");
         match inbox.receive(socket.as_fd()) {
             Ok(Received::Bytes(_)) => while let Ok(Some(_)) = inbox.next_message(1 << 30) {},

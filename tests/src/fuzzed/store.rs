@@ -16,7 +16,7 @@ use plasma_core::shm::{self, Offer};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient};
 use plasma_store::{Store, StoreHandle};
 
-use crate::PATIENCE;
+use crate::patience;
 use crate::raw::{RawClient, message, send_with_descriptors};
 
 const CAPACITY: u64 = 1 << 20;
@@ -107,7 +107,7 @@ fn connected_beside(client: &PlasmaClient) -> usize {
 
 /// Looks again and again until something is so.
 fn eventually(mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience();
     while !so() {
         assert!(Instant::now() < end, "waited in vain");
         thread::yield_now();

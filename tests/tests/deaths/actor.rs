@@ -14,7 +14,7 @@ use plasma_core::protocol::message::{Reply, Request};
 use plasma_core::shm::crash;
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use tests::raw::{RawClient, message};
-use tests::{PATIENCE, in_another_process};
+use tests::{in_another_process, patience};
 
 use super::Way;
 
@@ -249,7 +249,7 @@ impl Library {
 
 /// Reads one notification in two halves.
 pub fn hear_notification(stage: Stage, stream: &mut UnixStream) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_read_timeout(Some(patience())).expect("a socket");
     let mut len = [0; 8];
     stream.read_exact(&mut len).expect("a notification comes");
     stage.reach("a notification's length");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use plasma_core::{Notification, Notifications, ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
-use tests::{PATIENCE, StoreProcess, debug_number, eventually, role, within};
+use tests::{StoreProcess, debug_number, eventually, patience, role, within};
 
 use super::actor::{Actor, Stage};
 use super::stories::{self, Fate, ID, Reached, Story};
@@ -141,7 +141,7 @@ fn stop_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
         let start = Instant::now();
         (story.meanwhile)(scene, &step);
         let meanwhile = start.elapsed();
-        assert!(meanwhile < PATIENCE / 4, "{meanwhile:?}");
+        assert!(meanwhile < patience() / 4, "{meanwhile:?}");
         longest = longest.max(scene.longest_round());
         actor.signal(Signal::SIGCONT);
         actor.go_on();
@@ -298,7 +298,7 @@ impl Scene {
         let mut heard = self.heard.borrow_mut();
         let mut there = self.there.borrow_mut();
         loop {
-            let notification = heard.recv_timeout(PATIENCE).expect("the store is there");
+            let notification = heard.recv_timeout(patience()).expect("the store is there");
             let (of, sealed) = match notification.expect("it hears of it") {
                 Notification::Sealed(info) => (info.id, true),
                 Notification::Deleted(of) => (of, false),
@@ -355,7 +355,7 @@ impl Scene {
             assert!(!self.client.contains(&id).expect("the store answers"));
             longest = longest.max(start.elapsed());
         }
-        assert!(longest < PATIENCE / 4, "{longest:?}");
+        assert!(longest < patience() / 4, "{longest:?}");
         longest
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use plasma_core::{Notification, ObjectId, PlasmaClient, PlasmaError};
-use tests::{PATIENCE, StoreProcess, debug_number, eventually, within};
+use tests::{StoreProcess, debug_number, eventually, patience, within};
 
 use super::{CAPACITY, LIMIT, Place, is_disconnected, new_object};
 
@@ -66,7 +66,7 @@ fn every_call_goes_on_with_the_next_store() {
         ("subscribe", |client, id| {
             let mut notifications = client.subscribe()?;
             client.create_and_seal(id, b"", b"")?;
-            let first = notifications.recv_timeout(PATIENCE)?;
+            let first = notifications.recv_timeout(patience())?;
             Ok(matches!(first, Some(Notification::Sealed(info)) if info.id == id))
         }),
     ];

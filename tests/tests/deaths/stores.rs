@@ -22,7 +22,7 @@ use plasma_core::shm::crash;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{Notifications, ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use plasma_typed::{Create, Key, Sealed, TypedClient};
-use tests::{PATIENCE, StoreProcess, debug_number, eventually, server_program, within};
+use tests::{StoreProcess, debug_number, eventually, patience, server_program, within};
 
 use super::{CAPACITY, LIMIT, Place, Way, is_disconnected, new_object, under_way};
 
@@ -463,7 +463,7 @@ fn hear(socket: &UnixStream, inbox: &mut Inbox) {
                 return;
             }
             None => {
-                let ready = wait_ready(socket.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+                let ready = wait_ready(socket.as_fd(), PollFlags::POLLIN, Some(patience()));
                 assert!(ready.expect("a socket"), "the client says nothing");
                 let received = inbox.receive(socket.as_fd()).expect("a socket");
                 assert_ne!(received, Received::End, "the client has left");

@@ -15,7 +15,7 @@ use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Reply, Request};
 use plasma_core::transport::wait_ready;
 use tests::raw::{RawClient, message, send_with_descriptors};
-use tests::{PATIENCE, StoreProcess, eventually, server_program, within};
+use tests::{StoreProcess, eventually, patience, server_program, within};
 
 use super::{
     CAPACITY, ID, LIMIT, Witness, all_requests, connect, create, cut_off_for, header,
@@ -210,7 +210,7 @@ fn a_client_that_leaves_its_own_connection_with_the_store_is_missed_all_the_same
     let later = |client: &RawClient, _: &RawClient| {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         client.subscribe(theirs.as_fd());
-        wait_ready(ours.as_fd(), PollFlags::POLLIN, Some(PATIENCE)).expect("a socket");
+        wait_ready(ours.as_fd(), PollFlags::POLLIN, Some(patience())).expect("a socket");
         let both = [client.socket().as_fd(), ours.as_fd()];
         let sent = send_with_descriptors(&ours, &[0], &both);
         assert!(sent.is_err());
@@ -227,7 +227,7 @@ fn a_client_that_leaves_its_own_connection_with_the_store_is_missed_all_the_same
     // On its way to the store, which has stopped listening.
     let cut_off = |client: &RawClient, _: &RawClient| {
         client.send_bytes(&[0xff; 24]).expect("the store reads");
-        wait_ready(client.socket().as_fd(), PollFlags::POLLIN, Some(PATIENCE)).expect("a socket");
+        wait_ready(client.socket().as_fd(), PollFlags::POLLIN, Some(patience())).expect("a socket");
         for _ in 0..3 {
             let own = [client.socket().as_fd()];
             client.send_descriptors(&[0], &own).expect("there is room");

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use plasma_core::protocol::message::{NewObject, Request};
 use plasma_core::{ObjectId, PlasmaClient};
 use tests::raw::RawClient;
-use tests::{PATIENCE, StoreProcess, debug_number, eventually, within};
+use tests::{StoreProcess, debug_number, eventually, patience, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
@@ -79,7 +79,7 @@ impl Witness {
             .join()
             .expect("the other client is not disturbed");
         println!("the other client: {rounds} rounds of 6 calls, the longest {longest:?}");
-        assert!(longest < PATIENCE / 4, "it had to wait: {longest:?}");
+        assert!(longest < patience() / 4, "it had to wait: {longest:?}");
     }
 }
 

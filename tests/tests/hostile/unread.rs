@@ -10,7 +10,7 @@ use plasma_core::ObjectId;
 use plasma_core::protocol::message::Request;
 use plasma_core::transport::wait_ready;
 use tests::raw::{RawClient, message};
-use tests::{PATIENCE, eventually};
+use tests::{eventually, patience};
 
 use super::{MIB, all_requests, connect, create, let_the_store_catch_up, under_attack};
 
@@ -24,7 +24,7 @@ fn a_subscriber_that_lags_behind_costs_what_it_lags() {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         attacker.subscribe(theirs.as_fd());
         drop(theirs);
-        ours.set_read_timeout(Some(PATIENCE))
+        ours.set_read_timeout(Some(patience()))
             .expect("it can be set");
         let client = store.client();
         let ids: Vec<_> = (0..OBJECTS)
@@ -103,7 +103,7 @@ fn what_one_who_is_cut_off_holds_stays_until_it_hangs_up() {
         for client in [&rude, &lazy] {
             let socket = client.socket().as_fd();
             let at_end = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
-            let end = wait_ready(socket, at_end, Some(PATIENCE));
+            let end = wait_ready(socket, at_end, Some(patience()));
             assert!(end.expect("a socket"), "it is not cut off");
         }
         client.delete_many(&ids).expect("the store answers");
@@ -165,7 +165,7 @@ fn a_subscriber_that_lags_behind_finds_whole_notifications() {
                     if notifications >= 200 * 200 {
                         break;
                     }
-                    let more = wait_ready(ours.as_fd(), PollFlags::POLLIN, Some(PATIENCE));
+                    let more = wait_ready(ours.as_fd(), PollFlags::POLLIN, Some(patience()));
                     assert!(more.expect("it can be waited for"), "{notifications} came");
                 }
             }
@@ -237,7 +237,7 @@ fn a_client_that_never_reads_is_paused_and_then_cut_off() {
         assert!(grown < 16 * MIB, "{grown} bytes");
         while !gone {
             gone = pester(&attacker, &list);
-            assert!(start.elapsed() < PATIENCE, "it is never cut off");
+            assert!(start.elapsed() < patience(), "it is never cut off");
         }
         assert!(start.elapsed() >= Duration::from_secs(1));
     });

@@ -95,10 +95,10 @@ impl Side {
         watcher.create_and_seal(marker, b"", b"").unwrap();
         watcher.subscribe();
         // Once it hears of what is there it has subscribed.
-        let there = watcher.notification(tests::PATIENCE);
+        let there = watcher.notification(tests::patience());
         assert_eq!(there, [Event::Sealed(marker, 0, 0)]);
         watcher.delete(&[marker]).unwrap();
-        let gone = watcher.notification(tests::PATIENCE);
+        let gone = watcher.notification(tests::patience());
         assert_eq!(gone, [Event::Deleted(marker)]);
         Self {
             clients: (0..CLIENTS)
@@ -168,7 +168,7 @@ impl Side {
         self.watcher.delete(&[marker]).unwrap();
         let mut events = Vec::new();
         loop {
-            let more = self.watcher.notification(tests::PATIENCE);
+            let more = self.watcher.notification(tests::patience());
             assert!(!more.is_empty(), "the marker is told of");
             events.extend(more);
             if events.last() == Some(&Event::Deleted(marker)) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::RngExt;
-use tests::{PATIENCE, StoreProcess, in_another_process};
+use tests::{StoreProcess, in_another_process, patience};
 
 use super::arrow;
 
@@ -210,7 +210,7 @@ impl<'a> Crowd<'a> {
                 member.child.stdin = None;
             }
         }
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience();
         for member in self.members.iter_mut().skip(1).step_by(2) {
             let status = loop {
                 if let Some(status) = member.child.try_wait().expect("it is our child") {
