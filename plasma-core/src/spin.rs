@@ -70,14 +70,27 @@ impl Spin {
             }
             std::hint::spin_loop();
         }
+        if self.skip > 0 || self.window.is_zero() {
+            return self.watch(look);
+        }
         let start = Instant::now();
         thread::yield_now();
-        self.looks = if start.elapsed() < ALONE {
+        let away = start.elapsed();
+        self.looks = if away < ALONE {
             (self.looks * 2).min(MAX_LOOKS)
         } else {
             (self.looks / 2).max(MIN_LOOKS)
         };
+        if away >= CROWD {
+            self.met_a_crowd();
+        }
         self.watch(look)
+    }
+
+    /// Who gives way in a crowd comes last; whoever sleeps is woken first.
+    fn met_a_crowd(&mut self) {
+        self.skip = self.next_skip;
+        self.next_skip = (self.next_skip * 2).min(MAX_SKIP);
     }
 
     /// Looks until `look` finds something or watching has lasted its time, giving the processor
@@ -100,9 +113,7 @@ impl Spin {
             let found = look();
             let now = start.elapsed();
             if now - before >= CROWD {
-                // Whoever gives way here comes last; whoever sleeps is woken first.
-                self.skip = self.next_skip;
-                self.next_skip = (self.next_skip * 2).min(MAX_SKIP);
+                self.met_a_crowd();
             } else if found.is_some() && self.next_skip > MIN_SKIP {
                 self.next_skip -= 1;
             }
