@@ -74,6 +74,9 @@ const STALL_CHECK: Duration = Duration::from_secs(1);
 /// as some ten looks.
 const LOOKS_AT_RINGS: u32 = 32;
 
+/// Announcements and replies that there is always room for.
+const KEPT_EFFECTS: usize = 256;
+
 /// How long to leave new connections waiting where descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -742,7 +745,9 @@ impl Server {
                 }
             }
         }
-        // Kept for its buffers; it is empty.
+        // Kept for its buffers, unless a burst has made them large; it is empty.
+        fx.announcements.shrink_to(KEPT_EFFECTS);
+        fx.replies.shrink_to(KEPT_EFFECTS);
         self.effects = fx;
     }
 

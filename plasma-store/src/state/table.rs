@@ -134,7 +134,8 @@ impl Object {
 /// The objects, by id and by slot.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    // Ids are the clients' choice, so the hash is keyed: nobody can make them collide.
+    // Ids are the clients' choice, so the hash is keyed: who wants them to collide has to find out a
+    // secret of this process first.
     slots: HashMap<ObjectId, Slot, RandomState>,
     pub(crate) objects: Objects,
 }
