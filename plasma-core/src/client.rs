@@ -506,7 +506,6 @@ fn new_object<'a>(
     }
 }
 
-/// Gets objects in one session, and waits there for those that are missing.
 /// Gets an object that is not there yet, or that the store has to be asked for.
 #[inline(never)]
 fn get_otherwise(
@@ -521,6 +520,7 @@ fn get_otherwise(
     Ok(found.into_iter().next().flatten())
 }
 
+/// Gets objects in one session, and waits there for those that are missing.
 fn get_many(
     session: &Arc<Session>,
     object_ids: &[ObjectId],

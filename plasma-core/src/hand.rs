@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::shm::page::LANES;
 use crate::shm::pins::Hint;
 
-/// Pins that a thread starts apart from the next: a cache line's worth.
+/// Pins that a thread starts apart from the next: two cache lines' worth.
 const PINS_APART: u32 = 8;
 
 thread_local! {

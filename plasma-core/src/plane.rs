@@ -18,7 +18,7 @@ use nix::{errno::Errno, unistd};
 use crate::connection::Connection;
 use crate::hand::with_hint;
 use crate::protocol::message::Outcome;
-use crate::segment::Segment;
+use crate::segment::{Access, Segment};
 use crate::shm::index::{Extent, Found, Index};
 use crate::shm::memory::Memory;
 use crate::shm::page::Shape;
@@ -76,6 +76,8 @@ impl Plane {
         let index = Index::open(&index, index_len).ok_or_else(|| unusable("without an index"))?;
         let page = map(page, shape.page_len(), true)?;
         let pins = Pins::open(&page, shape).ok_or_else(|| unusable("without pins"))?;
+        // So that the first get is as any other. Where it cannot be mapped, each says so.
+        let _ = segment.1.map(Access::Read);
         let ring = Self::open_ring(shape, &page, answers, wake)?;
         Ok(Self {
             index,

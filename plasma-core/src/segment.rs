@@ -70,7 +70,7 @@ impl Segment {
         &self,
         spec: &ObjectSpec,
         access: Access,
-    ) -> Result<Place<'_>, PlasmaError> {
+    ) -> Result<InSegment<'_>, PlasmaError> {
         let inside = self.inside(spec);
         let at = |access, offset| {
             let base = self.map(access)?.as_mut_ptr();
@@ -83,16 +83,16 @@ impl Segment {
             Access::Read => None,
             Access::Write => Some(at(Access::Write, offset)?),
         };
-        Ok(Place::new(read, write, data_len, meta_len))
+        Ok(InSegment::new(read, write, data_len, meta_len))
     }
 
     /// The same for reading, if the segment is mapped and the object is inside.
     #[inline(always)]
-    pub(crate) fn place_if_mapped(&self, spec: &ObjectSpec) -> Option<Place<'_>> {
+    pub(crate) fn place_if_mapped(&self, spec: &ObjectSpec) -> Option<InSegment<'_>> {
         let [offset, data_len, meta_len] = self.inside(spec)?;
         let base = self.read.get()?.as_mut_ptr();
         let read = NonNull::new(base.wrapping_add(offset))?;
-        Some(Place::new(read, None, data_len, meta_len))
+        Some(InSegment::new(read, None, data_len, meta_len))
     }
 
     /// Where an object starts, and the bytes of its data and of its metadata, if all of it is inside.
@@ -116,7 +116,8 @@ impl Segment {
         ))
     }
 
-    fn map(&self, access: Access) -> Result<&MmapRaw, PlasmaError> {
+    /// The segment in this process's memory.
+    pub(crate) fn map(&self, access: Access) -> Result<&MmapRaw, PlasmaError> {
         let cell = match access {
             Access::Read => &self.read,
             Access::Write => &self.write,
@@ -140,12 +141,12 @@ impl Segment {
 }
 
 /// An object's bytes in a segment, as long as the segment lives.
-pub(crate) struct Place<'a> {
+pub(crate) struct InSegment<'a> {
     span: Span,
     _segment: PhantomData<&'a Segment>,
 }
 
-impl Place<'_> {
+impl InSegment<'_> {
     #[inline(always)]
     fn new(
         read: NonNull<u8>,
@@ -177,7 +178,7 @@ impl Place<'_> {
 
 /// One object's bytes in this process: data, and right behind it the metadata.
 ///
-/// It does not keep its segment: see [`Place::unbound`].
+/// It does not keep its segment: see [`InSegment::unbound`].
 #[derive(Debug)]
 pub(crate) struct Span {
     /// INVARIANT: the first of `data_len + meta_len` bytes that stay mapped as long as this lives,

@@ -18,7 +18,7 @@ use crate::connection::{Connection, Located};
 use crate::object::Hold;
 use crate::plane::Plane;
 use crate::protocol::message::{ErrorCode, ObjectSpec, Outcome, Reply, Request};
-use crate::segment::{Access, Place, Segment, Span};
+use crate::segment::{Access, InSegment, Segment, Span};
 use crate::shortcut::MAX_CONTENT;
 use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError, shm};
 
@@ -305,7 +305,7 @@ impl Session {
 
     /// An object's bytes for a buffer of this session, in a segment that its connection was told of.
     #[inline(always)]
-    pub(crate) fn keep(&self, place: Place<'_>) -> Span {
+    pub(crate) fn keep(&self, place: InSegment<'_>) -> Span {
         // SAFETY: a connection keeps every segment it was told of, a session its connection, and a
         // buffer its session; a span is nowhere but in a buffer.
         unsafe { place.unbound() }

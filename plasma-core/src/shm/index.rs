@@ -286,7 +286,7 @@ impl Sighting<'_> {
     #[inline(always)]
     pub fn extent(&self) -> Option<Extent> {
         let extent = self.entry.extent();
-        fence(Ordering::Acquire);
+        unless_skipped!(ExtentFence, fence(Ordering::Acquire));
         let stamp = self.entry.stamp.load(Ordering::Relaxed);
         (stamp & !WANTED == self.uid || is_skipped!(Recheck)).then_some(extent)
     }

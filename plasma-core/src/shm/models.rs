@@ -206,9 +206,11 @@ fn publish_against_lookup() {
     store.publish(&listing(UID, 1));
     let reader = thread::spawn(move || {
         if let Found::Here(seen) = index.find(&ID)
+            && let known_as = seen.known_as()
             && let Some(extent) = seen.extent()
         {
             let number = (seen.uid - UID) / UID_STEP + 1;
+            assert_eq!(u64::from(known_as), number, "another's");
             assert_eq!(extent, extent_at(number), "half of one");
         }
     });
@@ -226,6 +228,11 @@ fn what_is_found_is_whole() {
 #[test]
 fn without_the_release_fence_it_would_not_be() {
     fails_without(Skip::PublishFence, publish_against_lookup);
+}
+
+#[test]
+fn without_the_fence_before_the_stamp_it_would_not_be() {
+    fails_without(Skip::ExtentFence, publish_against_lookup);
 }
 
 #[test]

@@ -49,6 +49,7 @@ mod armed {
         ReleaseFence,
         PublishFence,
         FindRecheck,
+        ExtentFence,
         HomesRecheck,
         TellFence,
         RestFence,
