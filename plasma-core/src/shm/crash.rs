@@ -1,9 +1,9 @@
 //! Places where a test may end this process, or do anything else.
 //!
 //! With the feature `crash-points` one follows each step that a client takes in shared memory and that
-//! the store acts on. A process that
-//! runs with `PLASMA_CRASH_AT=N` in its environment ends itself with SIGKILL at the N-th it comes to;
-//! a thread can be made to call something at each (`visited`). Without the feature they are nothing.
+//! the store acts on. A process that runs with `PLASMA_CRASH_AT=N` in its environment ends itself with
+//! SIGKILL at the N-th it comes to; a thread can be made to call something at each (`visited`). Without
+//! the feature they are nothing.
 
 /// Ends this process if a test has asked for it here.
 #[cfg(feature = "crash-points")]
