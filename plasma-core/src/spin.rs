@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest anyone looks again and again for what a peer is about to send.
+/// The longest a client looks again and again for what the store is about to send.
 ///
 /// Waking a sleeping process costs some 5 to 50 µs; an answer that comes sooner than that is
 /// cheaper to watch for. Past it the processor is worth more to somebody else.
@@ -13,8 +13,8 @@ const MAX_WINDOW: Duration = Duration::from_micros(100);
 /// The shortest window that is worth starting with again once waits get short.
 const MIN_WINDOW: Duration = Duration::from_micros(20);
 
-/// A sleep of at most this, waking included, is one that a longer watch could have saved.
-const SHORT_SLEEP: Duration = Duration::from_micros(300);
+/// What of a sleep is the waking: an answer came so much sooner than it was heard of.
+const WAKING: Duration = Duration::from_micros(50);
 
 /// Who gives the processor away for this long has given it to somebody who had work to do. The
 /// kernel lets that go on for milliseconds, in which the answer may have come long ago.
@@ -37,6 +37,8 @@ const ALONE: Duration = Duration::from_micros(2);
 #[derive(Debug)]
 pub struct Spin {
     window: Duration,
+    /// The longest it ever looks.
+    longest: Duration,
     /// Waits that are still to go straight to sleep, and how many the next crowd costs.
     skip: u32,
     next_skip: u32,
@@ -53,8 +55,15 @@ impl Default for Spin {
 impl Spin {
     /// A spin that starts hopeful.
     pub fn new() -> Self {
+        Self::up_to(MAX_WINDOW)
+    }
+
+    /// The same, for a watch of at most `longest`; of none where there is but one processor.
+    pub fn up_to(longest: Duration) -> Self {
+        let longest = if is_alone() { Duration::ZERO } else { longest };
         Self {
-            window: max_window(),
+            window: longest,
+            longest,
             skip: 0,
             next_skip: MIN_SKIP,
             looks: MIN_LOOKS,
@@ -124,13 +133,11 @@ impl Spin {
         }
     }
 
-    /// Tells how long the sleep lasted that followed a watch in vain: short ones make the next
-    /// watch longer, long ones shorter, down to none.
+    /// Tells how long the sleep lasted that followed a watch in vain. If the longest watch would have
+    /// saved it the next one is longer; otherwise shorter, down to none.
     pub fn slept(&mut self, time: Duration) {
-        self.window = if time <= SHORT_SLEEP {
-            (self.window * 2)
-                .clamp(MIN_WINDOW, MAX_WINDOW)
-                .min(max_window())
+        self.window = if self.window + time <= self.longest + WAKING {
+            (self.window * 2).max(MIN_WINDOW).min(self.longest)
         } else if self.window > MIN_WINDOW {
             self.window / 2
         } else {
@@ -139,11 +146,44 @@ impl Spin {
     }
 }
 
-/// On one processor the peer cannot answer while this process watches.
-fn max_window() -> Duration {
-    static WINDOW: OnceLock<Duration> = OnceLock::new();
-    *WINDOW.get_or_init(|| match thread::available_parallelism() {
-        Ok(count) if count.get() == 1 => Duration::ZERO,
-        _ => MAX_WINDOW,
-    })
+/// Whether there is one processor: there a peer cannot answer while this process watches.
+fn is_alone() -> bool {
+    static ALONE: OnceLock<bool> = OnceLock::new();
+    *ALONE.get_or_init(|| matches!(thread::available_parallelism(), Ok(count) if count.get() == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_micros(50);
+
+    fn hopeful() -> Spin {
+        Spin {
+            window: LONGEST,
+            longest: LONGEST,
+            ..Spin::new()
+        }
+    }
+
+    #[test]
+    fn a_watch_that_cannot_be_long_enough_is_given_up() {
+        let mut spin = hopeful();
+        for _ in 0..3 {
+            spin.slept(LONGEST * 3);
+        }
+        assert_eq!(spin.window, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_watch_that_would_have_paid_off_becomes_as_long_as_it_may() {
+        let mut spin = hopeful();
+        spin.window = Duration::ZERO;
+        for _ in 0..3 {
+            spin.slept(LONGEST.saturating_sub(spin.window) + WAKING / 2);
+        }
+        assert_eq!(spin.window, LONGEST);
+        spin.slept(WAKING / 2);
+        assert_eq!(spin.window, LONGEST);
+    }
 }

@@ -258,11 +258,12 @@ impl StoreBuilder {
         self
     }
 
-    /// How long the store goes on looking for requests in shared memory after the last, before it
-    /// sleeps and has to be woken; 50 µs unless told, and 0 where there is but one processor. A store
-    /// that nobody asks for anything uses no processor time either way.
+    /// How long the store goes on looking for requests after the last, before it sleeps and has to be
+    /// woken; 50 µs unless told, and not at all where there is but one processor. It looks less long
+    /// where requests have not come that soon lately, and less often where others want the processor.
+    /// A store that nobody asks for anything uses no processor time either way.
     pub fn poll_time(mut self, time: Duration) -> Self {
-        self.sharing.poll_time = Some(time);
+        self.sharing.poll_time = time;
         self
     }
 
@@ -371,7 +372,8 @@ impl StoreBuilder {
                 Admission::Everyone
             },
             prefault: self.prefault,
-            rings: self.sharing.options(),
+            shared: self.sharing.shape(),
+            poll_time: self.sharing.poll_time,
         };
         #[cfg(feature = "metrics")]
         let watched = self.metrics.is_some();

@@ -1,13 +1,10 @@
 //! What the store shares with clients beyond the socket, as it was set.
 
-use std::thread;
 use std::time::Duration;
 
 use plasma_core::shm::page::Shape;
 
-use crate::server::RingOptions;
-
-/// How long to look for a ring's next request unless told. A client that goes on asking does so
+/// How long to look for the next request unless told. A client that goes on asking does so
 /// within less, and one that does not has cost no more than waking the store once would.
 const POLL_TIME: Duration = Duration::from_micros(50);
 
@@ -25,7 +22,7 @@ pub(crate) struct Sharing {
     pub(crate) pins: u32,
     pub(crate) requests: u32,
     pub(crate) content_bytes: u32,
-    pub(crate) poll_time: Option<Duration>,
+    pub(crate) poll_time: Duration,
 }
 
 impl Default for Sharing {
@@ -35,14 +32,14 @@ impl Default for Sharing {
             pins: SHAPE.pins,
             requests: SHAPE.requests,
             content_bytes: SHAPE.content_bytes,
-            poll_time: None,
+            poll_time: POLL_TIME,
         }
     }
 }
 
 impl Sharing {
-    /// What the server is to do; `None` is nothing.
-    pub(crate) fn options(&self) -> Option<RingOptions> {
+    /// What the server lays out for each client; `None` is nothing.
+    pub(crate) fn shape(&self) -> Option<Shape> {
         let most = Shape::MAX;
         let requests = self.requests.min(most.requests);
         let shape = Shape {
@@ -57,15 +54,7 @@ impl Sharing {
                 .min(most.content_bytes)
                 .next_multiple_of(64),
         };
-        let poll_time = self.poll_time.unwrap_or_else(|| {
-            match thread::available_parallelism() {
-                // Nobody could ask while the store looks.
-                Ok(count) if count.get() == 1 => Duration::ZERO,
-                _ => POLL_TIME,
-            }
-        });
-        let wanted = self.enabled && shape.is_valid();
-        wanted.then_some(RingOptions { shape, poll_time })
+        (self.enabled && shape.is_valid()).then_some(shape)
     }
 }
 
@@ -82,7 +71,7 @@ mod tests {
                 content_bytes: number,
                 ..Sharing::default()
             };
-            let shape = sharing.options().map(|options| options.shape);
+            let shape = sharing.shape();
             assert_eq!(shape.is_some(), number > 0);
             assert!(shape.is_none_or(|shape| shape.is_valid()));
         }
@@ -90,6 +79,6 @@ mod tests {
             enabled: false,
             ..Sharing::default()
         };
-        assert!(off.options().is_none());
+        assert!(off.shape().is_none());
     }
 }

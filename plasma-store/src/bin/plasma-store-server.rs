@@ -80,8 +80,8 @@ What clients of this project share with the store beside the socket; Arrow's nev
   --ring-requests N         small requests a client can have under way in memory, 256 unless told; 0
                             has them go through the socket
   --ring-bytes N            bytes of content it can have under way there, 262144 unless told
-  --poll-time MICROS        how long to look for more of them before the store sleeps; 50 unless
-                            told, or 0 where there is one processor
+  --poll-time MICROS        how long to look for the next request before the store sleeps, at most;
+                            50 unless told, and 0 where there is one processor
 
 Options take one dash or two, and their value behind a space or an equals sign.
 SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; without --log the

@@ -28,6 +28,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{Shutdown, shutdown};
 use plasma_core::protocol::message::{Encoder, Reply};
+use plasma_core::shm::page::Shape;
 use plasma_core::spin::Spin;
 use plasma_core::transport::{Inbox, wait_ready};
 use tracing::{info, warn};
@@ -52,7 +53,6 @@ use rings::Rings;
 use subscriber::Subscriber;
 
 pub(crate) use admission::Admission;
-pub(crate) use rings::RingOptions;
 
 /// Requests of one client that are handled before others have their turn. Others wait for as long as
 /// these take, some 10 µs, and a look at who else has asked costs less than one of them.
@@ -104,8 +104,10 @@ pub(crate) struct Options {
     pub(crate) clients: ClientLimits,
     pub(crate) admission: Admission,
     pub(crate) prefault: Prefault,
-    /// What clients are offered beyond the socket, if anything.
-    pub(crate) rings: Option<RingOptions>,
+    /// What clients share with the store beyond the socket, if anything.
+    pub(crate) shared: Option<Shape>,
+    /// How long to look for the next request before the store sleeps, at most.
+    pub(crate) poll_time: Duration,
 }
 
 /// A client that is served no more.
@@ -229,11 +231,12 @@ impl Server {
         stop: Stop,
         bind: impl FnOnce() -> Result<Listener, StoreError>,
     ) -> Result<Self, StoreError> {
-        let readers = options.rings.and_then(|_| readers(&options.limits));
+        let readers = options.shared.and_then(|_| readers(&options.limits));
         let options = Options {
-            rings: options.rings.filter(|_| readers.is_some()),
+            shared: options.shared.filter(|_| readers.is_some()),
             ..options
         };
+        let spin = Spin::up_to(options.poll_time);
         let mut state = State::with_readers(options.limits, readers);
         let mut memory = Memory::new(arena, options.limits.capacity)?;
         match options.prefault {
@@ -283,7 +286,7 @@ impl Server {
             tasks: HashMap::default(),
             encoder: Encoder::new(),
             effects: Effects::default(),
-            spin: Spin::new(),
+            spin,
         })
     }
 
@@ -425,13 +428,10 @@ impl Server {
             }
         });
         if let Some(found) = watched {
+            rings.rest_quiet(self.clock.last(), self.options.poll_time);
             return found;
         }
-        let poll_time = self
-            .options
-            .rings
-            .map_or(Duration::ZERO, |rings| rings.poll_time);
-        if !rings.rest(self.clock.now(), poll_time) {
+        if !rings.rest() {
             return poll(EpollTimeout::ZERO);
         }
         let timeout = match self.next_time() {

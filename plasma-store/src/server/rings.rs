@@ -27,14 +27,6 @@ use crate::state::{self, ClientId, Now};
 /// Requests of one ring that are handled before others have their turn.
 const TURN: u64 = 256;
 
-/// What clients are offered beyond the socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RingOptions {
-    pub(crate) shape: Shape,
-    /// How long to go on looking after a ring's last request.
-    pub(crate) poll_time: Duration,
-}
-
 /// What a client and the store tell each other through memory.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -112,9 +104,19 @@ impl Rings {
         }
     }
 
-    /// Looks no more at rings that have been quiet for so long, and at none if nobody is to be looked
-    /// at any more: their clients are to ring the bell. Whether there is nothing to be handled.
-    pub(super) fn rest(&mut self, now: Now, poll_time: Duration) -> bool {
+    /// Looks no more at any ring: clients are to ring the bell. Whether there is nothing to be handled.
+    pub(super) fn rest(&mut self) -> bool {
+        self.rest_where(|_| true)
+    }
+
+    /// The same for rings that have been quiet for so long, while others are busy.
+    pub(super) fn rest_quiet(&mut self, now: Now, time: Duration) {
+        if self.watched.len() > 1 {
+            self.rest_where(|ring| now.elapsed.saturating_sub(ring.last) >= time);
+        }
+    }
+
+    fn rest_where(&mut self, is_quiet: impl Fn(&Ring) -> bool) -> bool {
         let all = &mut self.all;
         let mut idle = true;
         self.watched.retain(|client| {
@@ -129,8 +131,7 @@ impl Rings {
                 requests.need_wakeup(true);
                 return false;
             }
-            if now.elapsed.saturating_sub(ring.last) < poll_time {
-                idle = false;
+            if !is_quiet(ring) {
                 return true;
             }
             let sleeps = requests.may_sleep();
@@ -179,7 +180,7 @@ impl Ring {
 impl Server {
     /// What a client is offered beyond the socket, with the descriptors for it; once each.
     pub(super) fn offer(&mut self, client: ClientId) -> Option<(Offer, Vec<OwnedFd>)> {
-        let shape = self.options.rings?.shape;
+        let shape = self.options.shared?;
         if self.rings.all.contains_key(&client) {
             return None;
         }
