@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::connection::Located;
 use crate::object::Hold;
-use crate::protocol::message::{ErrorCode, MAX_IDS, NewObject, ObjectInfo, Reply, Request};
+use crate::protocol::message::{
+    ErrorCode, MAX_IDS, NewObject, ObjectInfo, ObjectSpec, Reply, Request,
+};
 use crate::segment::Access;
 use crate::session::{Session, Shared};
 use crate::shortcut::Buffers;
+use crate::span::Span;
 use crate::{DigestPolicy, Notifications, ObjectBuffer, ObjectId, PlasmaError};
 
 /// Longest batch, in bytes: a flatbuffer has at most 2 GiB, and some of that is its frame.
@@ -204,15 +206,13 @@ impl PlasmaClient {
                 return Ok(object.with_meta(meta));
             }
             let connection = &session.connection;
-            let located = connection.create(oid, data_size, meta_size, evict_if_full)?;
-            let (segment, spec) = located.map_err(|code| {
+            let created = connection.create(oid, data_size, meta_size, evict_if_full)?;
+            let spec = created.map_err(|code| {
                 let requested_bytes = data_size.saturating_add(meta_size);
                 session.refusal(code, requested_bytes)
             })?;
-            match session.span(&segment, &spec, Access::Write) {
-                Ok(span) => {
-                    Ok(ObjectBuffer::writing(session, oid, span, Hold::Counted).with_meta(meta))
-                }
+            match Span::find(session, &spec, Access::Write) {
+                Ok(span) => Ok(ObjectBuffer::writing(oid, span, Hold::Counted).with_meta(meta)),
                 Err(error) => {
                     connection.abandon(oid);
                     Err(error)
@@ -571,8 +571,8 @@ fn get_now(
         return Ok(());
     }
     fill(object_ids, buffers, |missing| {
-        let located = session.connection.get(missing, 0)?;
-        self::buffers(session, missing, &located).map(Some)
+        let found = session.connection.get(missing, 0)?;
+        self::buffers(session, missing, &found).map(Some)
     })
 }
 
@@ -601,16 +601,14 @@ fn fill(
 fn buffers(
     session: &Arc<Session>,
     ids: &[ObjectId],
-    located: &[Option<Located>],
+    found: &[Option<ObjectSpec>],
 ) -> Result<Vec<Option<ObjectBuffer>>, PlasmaError> {
     let buffers: Vec<_> = ids
         .iter()
-        .zip(located)
-        .map(|(id, located)| {
-            let located = located.as_ref();
-            located
-                .map(|located| session.buffer(*id, located))
-                .transpose()
+        .zip(found)
+        .map(|(id, spec)| {
+            let spec = spec.as_ref();
+            spec.map(|spec| session.buffer(*id, spec)).transpose()
         })
         .collect();
     buffers.into_iter().collect()

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::HashMap;
 use nix::poll::PollFlags;
 
 use crate::birth::Birth;
@@ -39,9 +39,6 @@ const BURST_GAP: Duration = Duration::from_micros(10);
 /// read, and both sides more than what is in it.
 const GATHER_TIME: Duration = Duration::from_micros(50);
 
-/// An object that the store told of: its segment and its place there.
-pub(crate) type Located = (Arc<Segment>, ObjectSpec);
-
 #[derive(Debug)]
 pub(crate) struct Connection {
     link: Arc<Link>,
@@ -49,6 +46,9 @@ pub(crate) struct Connection {
     birth: Birth,
     /// Locked before the sending side where both are held.
     receiving: Mutex<Receiving>,
+    /// Segments by number. The store sends a descriptor once, and what is in a segment may be read for
+    /// as long as there is a connection: none is ever removed.
+    segments: Mutex<HashMap<i32, Arc<Segment>>>,
 }
 
 /// The sending side, which a connection shares with its flusher.
@@ -123,8 +123,6 @@ struct Receiving {
     inbox: Inbox,
     /// Replies read so far.
     answers: u64,
-    /// Segments by number. The store sends a descriptor once, so none is ever removed.
-    segments: HashMap<i32, Arc<Segment>>,
     spin: Spin,
 }
 
@@ -163,9 +161,9 @@ impl Connection {
             receiving: Mutex::new(Receiving {
                 inbox: Inbox::new(),
                 answers: 0,
-                segments: HashMap::new(),
                 spin: Spin::new(),
             }),
+            segments: Mutex::default(),
         }
     }
 
@@ -238,7 +236,7 @@ impl Connection {
             return Err(PlasmaError::protocol("an offer for other than one segment"));
         };
         self.meet(&mut receiving, segment, Some(deadline))?;
-        let mapped = receiving.segments.get(&segment.segment).map(Arc::clone);
+        let mapped = self.segment(segment.segment);
         let mapped = mapped.ok_or_else(|| PlasmaError::protocol("an offer without a segment"))?;
         let mut descriptors = Vec::with_capacity(Offer::DESCRIPTORS);
         for _ in 0..Offer::DESCRIPTORS {
@@ -294,7 +292,7 @@ impl Connection {
         &self,
         ids: &[ObjectId],
         timeout_ms: i64,
-    ) -> Result<Vec<Option<Located>>, PlasmaError> {
+    ) -> Result<Vec<Option<ObjectSpec>>, PlasmaError> {
         let mut receiving = self.receiving()?;
         let request = Request::Get {
             ids: ids.into(),
@@ -322,16 +320,12 @@ impl Connection {
         let mut found = Vec::with_capacity(ids.len());
         let mut sending = self.link.sending();
         for (id, spec) in objects.iter() {
-            let located = match spec {
-                Some(spec) => Some((self.segment(&receiving, spec)?, *spec)),
-                None => None,
-            };
-            if located.is_none() {
+            if spec.is_none() {
                 sending.let_go(id);
             } else if let Some(hold) = sending.holds.get_mut(id) {
                 hold.in_store = true;
             }
-            found.push(located);
+            found.push(*spec);
         }
         Ok(found)
     }
@@ -343,7 +337,7 @@ impl Connection {
         data_size: u64,
         metadata_size: u64,
         evict_if_full: bool,
-    ) -> Result<Result<Located, ErrorCode>, PlasmaError> {
+    ) -> Result<Result<ObjectSpec, ErrorCode>, PlasmaError> {
         let mut receiving = self.receiving()?;
         let request = Request::Create {
             id,
@@ -367,12 +361,11 @@ impl Connection {
             return Err(self.link.give_up(error));
         }
         self.meet(&mut receiving, segment, None)?;
-        let located = self.segment(&receiving, &spec)?;
         let mut sending = self.link.sending();
         let hold = sending.holds.entry(id).or_default();
         hold.buffers += 1;
         hold.in_store = true;
-        Ok(Ok((located, spec)))
+        Ok(Ok(spec))
     }
 
     /// Counts one more buffer of an object that has one.
@@ -573,7 +566,7 @@ impl Connection {
         named: SegmentRef,
         deadline: Option<Instant>,
     ) -> Result<(), PlasmaError> {
-        if receiving.segments.contains_key(&named.segment) {
+        if lock(&self.segments).contains_key(&named.segment) {
             return Ok(());
         }
         let descriptor = self.next_descriptor(receiving, deadline)?;
@@ -585,21 +578,13 @@ impl Connection {
             None => Err(PlasmaError::protocol("a segment of negative length")),
         };
         let segment = segment.map_err(|error| self.link.give_up(error))?;
-        receiving.segments.insert(named.segment, Arc::new(segment));
+        lock(&self.segments).insert(named.segment, Arc::new(segment));
         Ok(())
     }
 
-    fn segment(
-        &self,
-        receiving: &Receiving,
-        spec: &ObjectSpec,
-    ) -> Result<Arc<Segment>, PlasmaError> {
-        match receiving.segments.get(&spec.segment) {
-            Some(segment) if spec.device_num == 0 => Ok(Arc::clone(segment)),
-            _ => Err(self.link.give_up(PlasmaError::protocol(format!(
-                "an object in a segment never named: {spec:?}"
-            )))),
-        }
+    /// The segment of this number, if the store has told of one.
+    pub(crate) fn segment(&self, number: i32) -> Option<Arc<Segment>> {
+        lock(&self.segments).get(&number).map(Arc::clone)
     }
 
     /// Marks the connection as of no more use, for the reason given.

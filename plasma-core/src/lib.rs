@@ -58,6 +58,7 @@ mod segment;
 mod session;
 pub mod shm;
 mod shortcut;
+mod span;
 pub mod spin;
 pub mod transport;
 

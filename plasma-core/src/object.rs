@@ -1,13 +1,12 @@
 //! One object, being written or being read.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::protocol::message::{Digest, Reply, Request};
-use crate::segment::Span;
 use crate::session::Session;
 use crate::shm::pins::Pin;
 use crate::shm::ring::Created;
+use crate::span::Span;
 use crate::{ObjectId, PlasmaError, digest};
 
 /// One object in the store's memory: being written by the client that created it, or sealed and
@@ -34,8 +33,6 @@ pub struct ObjectBuffer {
     span: Span,
     state: State,
     hold: Hold,
-    /// It keeps the segment that the span is in.
-    session: Arc<Session>,
 }
 
 /// What keeps the object there for this buffer.
@@ -60,24 +57,28 @@ enum State {
 }
 
 impl ObjectBuffer {
-    pub(crate) fn writing(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold) -> Self {
-        Self::new(session, id, span, hold, State::Writing)
-    }
-
-    #[inline(always)]
-    pub(crate) fn sealed(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold) -> Self {
-        Self::new(session, id, span, hold, State::Sealed)
-    }
-
-    #[inline(always)]
-    fn new(session: &Arc<Session>, id: ObjectId, span: Span, hold: Hold, state: State) -> Self {
+    pub(crate) fn writing(id: ObjectId, span: Span, hold: Hold) -> Self {
         Self {
             id,
             span,
-            state,
+            state: State::Writing,
             hold,
-            session: Arc::clone(session),
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn sealed(id: ObjectId, span: Span, hold: Hold) -> Self {
+        Self {
+            id,
+            span,
+            state: State::Sealed,
+            hold,
+        }
+    }
+
+    /// What is given back goes to the store that it came from, or to nobody.
+    fn session(&self) -> &Session {
+        self.span.session()
     }
 
     /// Writes the metadata that a new object was created with.
@@ -140,8 +141,8 @@ impl ObjectBuffer {
     pub fn share(&self) -> Self {
         let span = self.span.share();
         let span = span.expect("only a sealed object can be shared");
-        self.session.retain(self.id, &self.hold);
-        Self::sealed(&self.session, self.id, span, self.hold)
+        self.session().retain(self.id, &self.hold);
+        Self::sealed(self.id, span, self.hold)
     }
 
     /// Makes the object immutable, and visible to every client.
@@ -170,27 +171,27 @@ impl ObjectBuffer {
     }
 
     fn ask_to_seal(&mut self) -> Result<(), PlasmaError> {
-        let digest = self.session.digest.apply(self.data(), self.meta());
+        let digest = self.session().digest.apply(self.data(), self.meta());
         if let Hold::Created(created) = &self.hold {
-            if let Some(pin) = self.session.seal_shortly(self.id, created, digest)? {
+            if let Some(pin) = self.session().seal_shortly(self.id, created, digest)? {
                 self.hold = Hold::Pinned(pin);
                 return Ok(());
             }
             // From here on as if it had been created through the socket.
-            self.session.connection.adopt(self.id);
+            self.session().connection.adopt(self.id);
             self.hold = Hold::Counted;
         }
         let request = Request::Seal {
             id: self.id,
             digest,
         };
-        match self.session.connection.call(&request)? {
+        match self.session().connection.call(&request)? {
             Reply::Seal { id, result } if id == self.id => {
-                result.map_err(|code| self.session.refusal(code, self.size() as u64))
+                result.map_err(|code| self.session().refusal(code, self.size() as u64))
             }
             _ => {
                 let error = PlasmaError::protocol("another reply than this seal's");
-                Err(self.session.connection.give_up(error))
+                Err(self.session().connection.give_up(error))
             }
         }
     }
@@ -203,7 +204,7 @@ impl ObjectBuffer {
         match self.state {
             State::Writing | State::Aborted => {
                 self.state = State::Aborted;
-                self.session.connection.abort(self.id)
+                self.session().connection.abort(self.id)
             }
             // The store cannot be told.
             State::Disowned => Err(PlasmaError::Disconnected),
@@ -215,9 +216,9 @@ impl ObjectBuffer {
 impl Drop for ObjectBuffer {
     fn drop(&mut self) {
         match self.state {
-            State::Writing => self.session.connection.abandon(self.id),
-            State::Sealed => self.session.let_go(self.id, &self.hold),
-            State::Disowned => self.session.connection.disown(self.id),
+            State::Writing => self.session().connection.abandon(self.id),
+            State::Sealed => self.session().let_go(self.id, &self.hold),
+            State::Disowned => self.session().connection.disown(self.id),
             State::Aborted => {}
         }
     }

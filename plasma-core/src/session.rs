@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::client::ClientBuilder;
-use crate::connection::{Connection, Located};
+use crate::connection::Connection;
 use crate::object::Hold;
 use crate::plane::Plane;
 use crate::protocol::message::{ErrorCode, ObjectSpec, Outcome, Reply, Request};
-use crate::segment::{Access, InSegment, Segment, Span};
+use crate::segment::{Access, Segment};
 use crate::shortcut::MAX_CONTENT;
+use crate::span::Span;
 use crate::{DigestPolicy, ObjectBuffer, ObjectId, PlasmaError, shm};
 
 /// Longest path of a Unix socket, in bytes: `sun_path` less its final zero.
@@ -303,35 +304,20 @@ impl Session {
         opened
     }
 
-    /// An object's bytes for a buffer of this session, in a segment that its connection was told of.
+    /// The control plane's segment, if it has this number.
     #[inline(always)]
-    pub(crate) fn keep(&self, place: InSegment<'_>) -> Span {
-        // SAFETY: a connection keeps every segment it was told of, a session its connection, and a
-        // buffer its session; a span is nowhere but in a buffer.
-        unsafe { place.unbound() }
+    pub(crate) fn segment_of_plane(&self, number: i32) -> Option<&Segment> {
+        self.plane.as_ref()?.segment(number)
     }
 
-    /// Where an object's bytes are in this process.
-    pub(crate) fn span(
-        &self,
-        segment: &Segment,
-        spec: &ObjectSpec,
-        access: Access,
-    ) -> Result<Span, PlasmaError> {
-        match segment.place(spec, access) {
-            Ok(place) => Ok(self.keep(place)),
-            Err(error) => Err(self.connection.judge(error)),
-        }
-    }
-
+    /// A buffer of an object that the connection counts one for.
     pub(crate) fn buffer(
         self: &Arc<Self>,
         id: ObjectId,
-        located: &Located,
+        spec: &ObjectSpec,
     ) -> Result<ObjectBuffer, PlasmaError> {
-        let (segment, spec) = located;
-        match self.span(segment, spec, Access::Read) {
-            Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Counted)),
+        match Span::find(self, spec, Access::Read) {
+            Ok(span) => Ok(ObjectBuffer::sealed(id, span, Hold::Counted)),
             Err(error) => {
                 self.connection.release(id);
                 Err(error)

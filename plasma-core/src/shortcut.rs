@@ -11,11 +11,12 @@ use std::sync::Arc;
 use crate::object::Hold;
 use crate::plane::Plane;
 use crate::protocol::message::{Digest, NewObject, ObjectSpec};
-use crate::segment::{Access, Span};
+use crate::segment::Access;
 use crate::session::Session;
 use crate::shm::index::{Extent, Place};
 use crate::shm::pins::{Got, Pin};
 use crate::shm::ring::{Created, Op, RingRequest};
+use crate::span::Span;
 use crate::{ObjectBuffer, ObjectId, PlasmaError};
 
 /// Objects up to this size are created through the ring, in bytes. The store may have to find memory
@@ -52,17 +53,7 @@ impl Session {
         Ok(plane)
     }
 
-    /// The place of an object that the control plane told of.
-    fn span_of(&self, plane: &Plane, extent: Extent, access: Access) -> Result<Span, PlasmaError> {
-        match plane.segment(extent.segment) {
-            Some(segment) => self.span(segment, &spec(extent), access),
-            None => {
-                let error = format!("an object in a segment never named: {extent:?}");
-                Err(self.connection.give_up(PlasmaError::protocol(error)))
-            }
-        }
-    }
-
+    #[inline]
     fn pinned(
         self: &Arc<Self>,
         plane: &Plane,
@@ -70,8 +61,12 @@ impl Session {
         id: ObjectId,
         extent: Extent,
     ) -> Result<ObjectBuffer, PlasmaError> {
-        match self.span_of(plane, extent, Access::Read) {
-            Ok(span) => Ok(ObjectBuffer::sealed(self, id, span, Hold::Pinned(pin))),
+        let spec = spec(extent);
+        if let Some(span) = Span::find_mapped(self, &spec) {
+            return Ok(ObjectBuffer::sealed(id, span, Hold::Pinned(pin)));
+        }
+        match Span::find(self, &spec, Access::Read) {
+            Ok(span) => Ok(ObjectBuffer::sealed(id, span, Hold::Pinned(pin))),
             Err(error) => {
                 self.unpin(plane, pin, &id);
                 Err(error)
@@ -94,14 +89,11 @@ impl Session {
             return None;
         }
         let (pin, extent) = plane.get_if_there(id)?;
-        let segment = plane.segment(extent.segment);
-        let place = segment.and_then(|segment| segment.place_if_mapped(&spec(extent)));
-        let Some(place) = place else {
+        let Some(span) = Span::find_mapped(self, &spec(extent)) else {
             self.unpin(plane, pin, id);
             return None;
         };
-        let span = self.keep(place);
-        Some(ObjectBuffer::sealed(self, *id, span, Hold::Pinned(pin)))
+        Some(ObjectBuffer::sealed(*id, span, Hold::Pinned(pin)))
     }
 
     /// Gets one object; `Some(None)` if it is not there and there is no time to wait for it.
@@ -198,10 +190,10 @@ impl Session {
             data_size,
             metadata_size,
         };
-        match self.span_of(plane, extent, Access::Write) {
+        match Span::find(self, &spec(extent), Access::Write) {
             Ok(span) => {
                 let hold = Hold::Created(created);
-                Ok(Some(ObjectBuffer::writing(self, id, span, hold)))
+                Ok(Some(ObjectBuffer::writing(id, span, hold)))
             }
             Err(error) => {
                 self.connection.abandon(id);

@@ -65,6 +65,7 @@ clients! {
     listing: LISTS,
     evicting: EVICTS,
     holding: HOLDS,
+    holding_more_than_it_has_pins: HOLDS_MORE_THAN_IT_HAS_PINS,
     using_the_library: USES_THE_LIBRARY,
 }
 
@@ -99,7 +100,9 @@ fn play(
         return Stage.end();
     }
     let (_, this) = this.split_once("::").expect("it is in this program");
-    within(2 * LIMIT, move || direct(&Scene::new(way), this, story));
+    within(2 * LIMIT, move || {
+        direct(&Scene::new(way, story.options), this, story);
+    });
 }
 
 fn kill_at_each_step(scene: &Scene, this: &'static str, story: &Story) {
@@ -171,8 +174,8 @@ struct Run {
 }
 
 impl Scene {
-    fn new(way: Way) -> Self {
-        let store = StoreProcess::start(CAPACITY, &[]);
+    fn new(way: Way, options: &[&str]) -> Self {
+        let store = StoreProcess::start(CAPACITY, options);
         let client = store.client();
         let heard = client.subscribe().expect("the store answers");
         // The connection on which gets wait is kept for the next that has to.
@@ -293,51 +296,47 @@ impl Scene {
             && self.store.descriptors() == self.descriptors
     }
 
-    /// Listens until something has become of an object; what is heard is what happened.
-    fn hear_of(&self, id: ObjectId, is_sealed: bool) {
+    /// Listens for what becomes of some object next: which it is, and whether it was sealed or is gone.
+    fn hear(&self) -> (ObjectId, bool) {
         let mut heard = self.heard.borrow_mut();
+        let notification = heard.recv_timeout(patience()).expect("the store is there");
+        let (of, sealed) = match notification.expect("it hears of it") {
+            Notification::Sealed(info) => (info.id, true),
+            Notification::Deleted(of) => (of, false),
+        };
         let mut there = self.there.borrow_mut();
-        loop {
-            let notification = heard.recv_timeout(patience()).expect("the store is there");
-            let (of, sealed) = match notification.expect("it hears of it") {
-                Notification::Sealed(info) => (info.id, true),
-                Notification::Deleted(of) => (of, false),
-            };
-            let is_news = if sealed {
-                there.insert(of)
-            } else {
-                there.remove(&of)
-            };
-            assert!(is_news, "sealed twice, or deleted unsealed: {of}");
-            if (of, sealed) == (id, is_sealed) {
-                return;
-            }
-        }
+        let is_news = if sealed {
+            there.insert(of)
+        } else {
+            there.remove(&of)
+        };
+        assert!(is_news, "sealed twice, or deleted unsealed: {of}");
+        (of, sealed)
     }
 
-    /// Waits for the end of an object without asking the store anything.
-    pub fn hear_of_the_end(&self, id: ObjectId) {
-        self.hear_of(id, false);
+    /// Waits for the end of objects without asking the store anything.
+    pub fn hear_of_the_end(&self, ids: &[ObjectId]) {
+        let mut left: BTreeSet<_> = ids.iter().copied().collect();
+        while !left.is_empty() {
+            let (of, sealed) = self.hear();
+            if !sealed {
+                left.remove(&of);
+            }
+        }
     }
 
     /// From what was heard follows what is there.
     fn subscriber_is_right(&self) {
         let end = ObjectId::rand();
         self.put(end, b"");
-        self.hear_of(end, true);
+        while self.hear() != (end, true) {}
         let objects = self.client.list().expect("the store answers");
         let objects: BTreeSet<_> = objects.iter().map(|info| info.id).collect();
         assert_eq!(*self.there.borrow(), objects);
         // For the next run, of which it hears from the start.
         let all: Vec<_> = objects.into_iter().collect();
         self.client.delete_many(&all).expect("the store answers");
-        while let Some(id) = self.first_there() {
-            self.hear_of_the_end(id);
-        }
-    }
-
-    fn first_there(&self) -> Option<ObjectId> {
-        self.there.borrow().first().copied()
+        self.hear_of_the_end(&all);
     }
 
     /// The longest of some rounds of what clients do; none may take long.

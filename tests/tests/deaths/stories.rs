@@ -38,6 +38,8 @@ impl Way {
 
 /// What one client does, in a process of its own.
 pub struct Story {
+    /// Options of the store.
+    pub options: &'static [&'static str],
     /// What the bystander does first.
     pub before: fn(&Scene),
     /// What the client does, which is all that is known of it at its end.
@@ -109,6 +111,7 @@ impl Reached<'_> {
 }
 
 const QUIET: Story = Story {
+    options: &[],
     before: |_| {},
     by_socket: |_, _| {},
     in_memory: |_, _| {},
@@ -339,7 +342,7 @@ pub const GETS: Story = Story {
     },
     unasked: |scene, reached| {
         if reached.has("half of the object") {
-            scene.hear_of_the_end(ID);
+            scene.hear_of_the_end(&[ID]);
         }
     },
     after: |scene, reached| {
@@ -583,7 +586,7 @@ pub const HOLDS: Story = Story {
     },
     unasked: |scene, reached| {
         if reached.has("several buffers") {
-            scene.hear_of_the_end(ID);
+            scene.hear_of_the_end(&[ID]);
         }
     },
     after: |scene, reached| {
@@ -609,6 +612,58 @@ fn hold(reader: &Library) {
         );
         reader.let_go(object);
     }
+}
+
+/// Get more objects in one call than there are pins for: the others are counted by the store. All of
+/// them are deleted while they are held.
+pub const HOLDS_MORE_THAN_IT_HAS_PINS: Story = Story {
+    options: &["--max-pins", "5"],
+    before: |scene| {
+        for id in many_ids() {
+            scene.put(id, &content(1000));
+        }
+    },
+    by_socket: |stage, socket| hold_many(&Library::connect(stage, socket, Way::Socket)),
+    in_memory: |stage, socket| hold_many(&Library::connect(stage, socket, Way::Shared)),
+    meanwhile: |scene, step| {
+        if step != "the objects" {
+            return;
+        }
+        let client = &scene.client;
+        client.delete_many(&many_ids()).expect("the store answers");
+        client.evict(u64::MAX).expect("the store answers");
+        let all = client.list().expect("the store answers");
+        assert_eq!(all.len(), many_ids().len());
+        assert!(all.iter().all(|info| info.ref_count == 1), "{all:?}");
+    },
+    unasked: |scene, reached| {
+        if reached.has("the objects") {
+            scene.hear_of_the_end(&many_ids());
+        }
+    },
+    after: |scene, reached| {
+        let deleted = reached.has("the objects");
+        let gone = many_ids().map(|id| scene.content(id).is_none());
+        assert_eq!(gone, [deleted; 8]);
+    },
+    ..QUIET
+};
+
+fn many_ids() -> [ObjectId; 8] {
+    std::array::from_fn(|n| ObjectId::from_name(&n.to_string()))
+}
+
+fn hold_many(reader: &Library) {
+    let found = reader.ask("get", |client| client.get_many(&many_ids(), 0));
+    let held: Vec<_> = found.into_iter().flatten().collect();
+    reader.stage.reach("the objects");
+    let content = content(1000);
+    assert_eq!(held.len(), many_ids().len());
+    assert!(held.iter().all(|object| object.data() == content));
+    reader.ask("release", |_| {
+        drop(held);
+        Ok(())
+    });
 }
 
 /// Requests of all kinds that the store has not looked at when their client goes: it stands still.
