@@ -483,6 +483,27 @@ fn clones_share_one_connection() {
 }
 
 #[test]
+fn threads_of_a_client_may_all_be_the_first_to_read() {
+    with_store(|store, client| {
+        let id = new_object(&client, &[7; 1000]);
+        for _ in 0..50 {
+            // A client that uses the socket alone maps the store's memory when it first reads.
+            let client = store.socket_client();
+            let start = Barrier::new(4);
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        let object = client.get(id, 0).unwrap().unwrap();
+                        assert_eq!(object.data(), [7; 1000]);
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_delete_waits_for_those_who_hold_the_object() {
     with_store(|store, client| {
         let other = store.client();
