@@ -71,7 +71,10 @@ left_out=(
     "valgrind|plasma-typed|*|there is no store"
     "valgrind|derive|*|there is no store"
     "valgrind|end_to_end|an_idle_store_uses_no_processor_time|it measures processor time, which valgrind takes"
-    "valgrind|deaths|clients::listing::killed_at_each_step|it makes lists that fill a socket over and over, which takes a quarter of an hour"
+    "valgrind|hostile|descriptors::a_soft_limit_on_descriptors_does_not_limit_the_clients|valgrind makes a hard limit of the soft one"
+    "valgrind|hostile|memory::closing_what_a_client_sent_keeps_nobody_waiting|valgrind lets no other thread run while one closes"
+    "valgrind|deaths|clients::listing::by_socket::killed_at_each_step|it makes lists that fill a socket over and over, which takes a quarter of an hour"
+    "valgrind|deaths|clients::listing::in_memory::killed_at_each_step|it makes lists that fill a socket over and over, which takes a quarter of an hour"
     "valgrind|lying_store|*|the store is a part of the test"
     "valgrind|corpora|*|the store is a part of the test"
 )
