@@ -197,10 +197,12 @@ run_valgrind() {
     chmod 1777 "$logs"
     # What only the middle of is pointed at counts as possibly lost: so does all that an `Arc` in a
     # thread's own storage holds, which is not.
+    # A debugger is told where the store is by files, which a store that is killed would leave behind.
     cat >"$wrapper" <<END
 #!/bin/sh
-exec valgrind --quiet --log-file="$logs/%p" --error-exitcode=99 --track-fds=yes --leak-check=full \\
-    --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect "$server" "\$@"
+exec valgrind --quiet --vgdb=no --log-file="$logs/%p" --error-exitcode=99 --track-fds=yes \\
+    --leak-check=full --show-leak-kinds=definite,indirect \\
+    --errors-for-leak-kinds=definite,indirect "$server" "\$@"
 END
     chmod +x "$wrapper"
     PLASMA_TEST_WATCHED_SERVER="$PWD/$wrapper" run_suites valgrind test
