@@ -227,8 +227,8 @@ collect_from_valgrind() {
     done
 }
 
-# Compiles what tells ThreadSanitizer of the standard library's locks; sets `locks` to what the
-# compiler has to be told of it.
+# Compiles what tells ThreadSanitizer of the standard library's locks and of the ends of its scoped
+# threads; sets `locks` to what the compiler has to be told of it.
 locks=
 tell_of_locks() {
     local object="$PWD/target/sanitizers/thread-sanitizer.o" library symbols symbol
@@ -236,16 +236,17 @@ tell_of_locks() {
     library=$(rustc +nightly --print target-libdir --target "$target")
     symbols=$(nm --dynamic --defined-only "$library"/libstd-*.so | awk '{ print $3 }')
     while read -r name path; do
-        symbol=$(grep "3std3sys4sync$path\$" <<<"$symbols") || {
+        symbol=$(grep "3std$path\$" <<<"$symbols") || {
             echo "sanitizers.sh: this nightly's standard library has no $path" >&2
             exit 2
         }
         defines+=("-DREAL_$name=__real_$symbol" "-DWRAP_$name=__wrap_$symbol")
         locks+=" -Clink-arg=-Wl,--wrap=$symbol"
     done <<'END'
-LOCK 5mutex5futexNtB2_5Mutex14lock_contended
-WAIT 7condvar5futexNtB2_7Condvar4wait
-WAIT_TIMEOUT 7condvar5futexNtB2_7Condvar12wait_timeout
+LOCK 3sys4sync5mutex5futexNtB2_5Mutex14lock_contended
+WAIT 3sys4sync7condvar5futexNtB2_7Condvar4wait
+WAIT_TIMEOUT 3sys4sync7condvar5futexNtB2_7Condvar12wait_timeout
+END 6thread6scopedNtB2_9ScopeData29decrement_num_running_threads
 END
     cc -O1 -Wall -Werror -c "${defines[@]}" tests/thread-sanitizer.c -o "$object"
     locks+=" -Clink-arg=$object"
