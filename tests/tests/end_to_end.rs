@@ -333,10 +333,10 @@ fn a_get_waits_for_another_process() {
     with_store(move |store, client| {
         let mut other = in_another_process(THIS, "writer", store.socket());
         wait_for_line(&mut other, "ready");
-        let connections = store.descriptors();
+        let connections = store.sockets();
         let waiter = thread::spawn(move || client.get(id, -1).unwrap().unwrap());
         eventually("the get waits on a connection of its own", || {
-            store.descriptors() > connections
+            store.sockets() > connections
         });
         writeln!(other.stdin.take().unwrap(), "now").unwrap();
         assert_eq!(waiter.join().unwrap().data(), b"at last");
@@ -349,11 +349,11 @@ fn a_get_that_waits_keeps_no_other_thread_waiting() {
     with_store(|store, client| {
         let id = ObjectId::rand();
         let held = client.get(new_object(&client, &[0; 500]), 0).unwrap();
-        let connections = store.descriptors();
+        let connections = store.sockets();
         let waiting = client.clone();
         let waiter = thread::spawn(move || waiting.get_many(&[id, id], -1).unwrap());
         eventually("the get waits on a connection of its own", || {
-            store.descriptors() > connections
+            store.sockets() > connections
         });
         new_object(&client, b"meanwhile");
         assert_eq!(client.evict(1).unwrap(), 9);
@@ -464,7 +464,7 @@ fn an_object_has_one_writer() {
 #[test]
 fn clones_share_one_connection() {
     with_store(|store, client| {
-        let connections = store.descriptors();
+        let connections = store.sockets();
         let id = new_object(&client, b"shared");
         let threads: Vec<_> = (0..8)
             .map(|_| {
@@ -473,12 +473,33 @@ fn clones_share_one_connection() {
             })
             .collect();
         let buffers: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
-        assert_eq!(store.descriptors(), connections);
+        assert_eq!(store.sockets(), connections);
         assert_eq!(ref_count(&client, id), 1);
         drop((client, buffers));
         eventually("the connection ends with the last of them", || {
-            store.descriptors() < connections
+            store.sockets() < connections
         });
+    });
+}
+
+#[test]
+fn threads_of_a_client_may_all_be_the_first_to_read() {
+    with_store(|store, client| {
+        let id = new_object(&client, &[7; 1000]);
+        for _ in 0..50 {
+            // A client that uses the socket alone maps the store's memory when it first reads.
+            let client = store.socket_client();
+            let start = Barrier::new(4);
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        let object = client.get(id, 0).unwrap().unwrap();
+                        assert_eq!(object.data(), [7; 1000]);
+                    });
+                }
+            });
+        }
     });
 }
 
@@ -752,10 +773,10 @@ fn a_client_does_not_mistake_another_store_for_its_own() {
 #[test]
 fn a_get_that_waits_ends_when_the_store_is_killed() {
     with_store(|mut store, client| {
-        let connections = store.descriptors();
+        let connections = store.sockets();
         let waiter = thread::spawn(move || client.get(ObjectId::rand(), -1));
         eventually("the get waits on a connection of its own", || {
-            store.descriptors() > connections
+            store.sockets() > connections
         });
         store.signal(Signal::SIGKILL);
         store.wait();
@@ -819,11 +840,11 @@ fn what_is_evicted_to_an_external_store_comes_back_whole() {
         // While one is held there is no room for another; a get that waits is served after it.
         let held = client.get(ids[0].1, 0).unwrap().unwrap();
         assert!(client.get(ids[1].1, 0).unwrap().is_none());
-        let connections = store.descriptors();
+        let connections = store.sockets();
         let (waiting, second) = (client.clone(), ids[1].1);
         let waiter = thread::spawn(move || waiting.get(second, -1).unwrap().unwrap());
         eventually("the get waits on a connection of its own", || {
-            store.descriptors() > connections
+            store.sockets() > connections
         });
         drop(held);
         assert_eq!(waiter.join().unwrap().meta(), [2; 5]);

@@ -87,6 +87,8 @@ fn soak(kinds: Vec<Kind>, duration: Duration) {
     within(limit, move || {
         let store = StoreProcess::start(CAPACITY, &[]);
         let watcher = store.client();
+        // Once it answers, it has closed its copies of the descriptors that the watcher got.
+        watcher.list().unwrap();
         let descriptors = store.descriptors();
         let start = Instant::now();
         let phase = PHASE.min(duration / LEAST_PHASES);
