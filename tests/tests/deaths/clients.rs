@@ -239,6 +239,8 @@ impl Scene {
             let fate = (story.fate)(reached).expect("the object has one");
             self.waiter_is_right(waiter, fate);
         }
+        // It may not have been accepted yet, but is before whoever connects later.
+        drop(self.store.socket_client());
         // What it asked for last has been done by then, with all that the bystander holds.
         eventually("its connections are gone", || {
             self.store.descriptors() == self.descriptors

@@ -159,7 +159,8 @@ fn a_get_that_waits_goes_on_in_the_next_store() {
     within(LIMIT, || {
         let place = Place::new();
         let mut first = place.start_store();
-        let builder = PlasmaClient::builder().reconnect(true);
+        // However long the second store takes to start.
+        let builder = PlasmaClient::builder().retries(u32::MAX).reconnect(true);
         let client = builder.connect(&place.socket).unwrap();
         let (held_id, id) = (new_object(&client, b"old"), ObjectId::rand());
         let waiting = client.clone();
