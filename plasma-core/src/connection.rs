@@ -47,7 +47,8 @@ pub(crate) struct Connection {
     /// Locked before the sending side where both are held.
     receiving: Mutex<Receiving>,
     /// Segments by number. The store sends a descriptor once, and what is in a segment may be read for
-    /// as long as there is a connection: none is ever removed.
+    /// as long as there is a connection: none is ever removed, or replaced by another of that number.
+    /// Locked last, for a moment; changed by who has the receiving side.
     segments: Mutex<HashMap<i32, Arc<Segment>>>,
 }
 

@@ -42,6 +42,12 @@ unsafe impl Send for Span {}
 // SAFETY: as above: through `&Span` the memory is only read.
 unsafe impl Sync for Span {}
 
+/// What the two above leave to the compiler: that the session may be sent and shared.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Arc<Session>>();
+};
+
 impl Span {
     /// Finds an object in the segments that a session was told of, checking every number the store
     /// sent. A connection whose store was wrong is of no more use.
@@ -63,7 +69,7 @@ impl Span {
         };
         let place = segment.place(spec, access);
         let place = place.map_err(|error| connection.judge(error))?;
-        // SAFETY: a connection never forgets a segment, and this one is the session's own.
+        // SAFETY: a connection never forgets or replaces a segment, and this one is the session's own.
         Ok(unsafe { Self::bind(session, place) })
     }
 

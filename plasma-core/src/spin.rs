@@ -13,8 +13,8 @@ const MAX_WINDOW: Duration = Duration::from_micros(100);
 /// The shortest window that is worth starting with again once waits get short.
 const MIN_WINDOW: Duration = Duration::from_micros(20);
 
-/// What of a sleep is the waking: an answer came so much sooner than it was heard of.
-const WAKING: Duration = Duration::from_micros(50);
+/// What of a sleep is the waking, at most: an answer came so much sooner than it was heard of.
+const WAKING: Duration = Duration::from_micros(20);
 
 /// Who gives the processor away for this long has given it to somebody who had work to do. The
 /// kernel lets that go on for milliseconds, in which the answer may have come long ago.
@@ -39,6 +39,8 @@ pub struct Spin {
     window: Duration,
     /// The longest it ever looks.
     longest: Duration,
+    /// How long it looked last, before it gave up.
+    watched: Duration,
     /// Waits that are still to go straight to sleep, and how many the next crowd costs.
     skip: u32,
     next_skip: u32,
@@ -64,6 +66,7 @@ impl Spin {
         Self {
             window: longest,
             longest,
+            watched: Duration::ZERO,
             skip: 0,
             next_skip: MIN_SKIP,
             looks: MIN_LOOKS,
@@ -108,6 +111,7 @@ impl Spin {
         if let Some(found) = look() {
             return Some(found);
         }
+        self.watched = Duration::ZERO;
         if self.skip > 0 {
             self.skip -= 1;
             return None;
@@ -127,17 +131,20 @@ impl Spin {
                 self.next_skip -= 1;
             }
             if found.is_some() || now >= self.window {
+                self.watched = now;
                 return found;
             }
             before = now;
         }
     }
 
-    /// Tells how long the sleep lasted that followed a watch in vain. If the longest watch would have
+    /// Tells how long the sleep lasted that followed the last watch. If the longest watch would have
     /// saved it the next one is longer; otherwise shorter, down to none.
     pub fn slept(&mut self, time: Duration) {
-        self.window = if self.window + time <= self.longest + WAKING {
-            (self.window * 2).max(MIN_WINDOW).min(self.longest)
+        let whole = self.watched.saturating_add(time);
+        self.window = if whole <= self.longest.saturating_add(WAKING) {
+            let longer = self.window.saturating_mul(2).max(MIN_WINDOW);
+            longer.min(self.longest)
         } else if self.window > MIN_WINDOW {
             self.window / 2
         } else {
@@ -148,8 +155,9 @@ impl Spin {
 
 /// Whether there is one processor: there a peer cannot answer while this process watches.
 fn is_alone() -> bool {
-    static ALONE: OnceLock<bool> = OnceLock::new();
-    *ALONE.get_or_init(|| matches!(thread::available_parallelism(), Ok(count) if count.get() == 1))
+    static IS_ALONE: OnceLock<bool> = OnceLock::new();
+    *IS_ALONE
+        .get_or_init(|| matches!(thread::available_parallelism(), Ok(count) if count.get() == 1))
 }
 
 #[cfg(test)]
@@ -180,10 +188,30 @@ mod tests {
         let mut spin = hopeful();
         spin.window = Duration::ZERO;
         for _ in 0..3 {
-            spin.slept(LONGEST.saturating_sub(spin.window) + WAKING / 2);
+            spin.watched = spin.window;
+            spin.slept(LONGEST - spin.window + WAKING / 2);
         }
         assert_eq!(spin.window, LONGEST);
-        spin.slept(WAKING / 2);
+    }
+
+    #[test]
+    fn a_sleep_without_a_watch_counts_by_itself() {
+        let mut spin = hopeful();
+        spin.skip = 1;
+        assert_eq!(spin.watch(|| None::<()>), None);
+        spin.slept(LONGEST);
         assert_eq!(spin.window, LONGEST);
+    }
+
+    #[test]
+    fn it_may_be_told_to_look_for_ever() {
+        let mut spin = Spin {
+            window: Duration::MAX,
+            longest: Duration::MAX,
+            ..Spin::new()
+        };
+        spin.watched = Duration::MAX;
+        spin.slept(Duration::MAX);
+        assert_eq!(spin.window, Duration::MAX);
     }
 }

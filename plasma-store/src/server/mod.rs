@@ -74,6 +74,9 @@ const STALL_CHECK: Duration = Duration::from_secs(1);
 /// as some ten looks.
 const LOOKS_AT_RINGS: u32 = 32;
 
+/// How long the store may be busy with rings before the kernel is asked for other events.
+const KERNEL_CHECK: Duration = Duration::from_micros(50);
+
 /// Announcements and replies that there is always room for.
 const KEPT_EFFECTS: usize = 256;
 
@@ -214,6 +217,8 @@ pub(crate) struct Server {
     /// Connections whose clients have to read before more is written.
     blocked: BTreeSet<ClientId>,
     stalls_checked: Duration,
+    /// When the kernel was last asked for events while the rings were busy.
+    kernel_asked: Duration,
     /// What waits for memory.
     tasks: HashMap<JobId, Task>,
     encoder: Encoder,
@@ -283,6 +288,7 @@ impl Server {
             closer: Closer::default(),
             blocked: BTreeSet::new(),
             stalls_checked: Duration::ZERO,
+            kernel_asked: Duration::ZERO,
             tasks: HashMap::default(),
             encoder: Encoder::new(),
             effects: Effects::default(),
@@ -408,9 +414,15 @@ impl Server {
                 result => return result.map_err(broken),
             }
         };
-        if !self.ready.is_empty() {
+        let now = self.clock.last();
+        let overdue = now.elapsed.saturating_sub(self.kernel_asked) >= KERNEL_CHECK;
+        if overdue || !self.ready.is_empty() {
+            // However busy the rings are.
+            self.kernel_asked = now.elapsed;
             return poll(EpollTimeout::ZERO);
         }
+        let due = self.next_time();
+        let is_due = || due.is_some_and(|at| self.clock.until(at).is_zero());
         let rings = &mut self.rings;
         let watched = self.spin.watch(|| {
             for _ in 0..LOOKS_AT_RINGS {
@@ -423,18 +435,18 @@ impl Server {
                 std::hint::spin_loop();
             }
             match poll(EpollTimeout::ZERO) {
-                Ok(0) => None,
+                Ok(0) if !is_due() => None,
                 other => Some(other),
             }
         });
         if let Some(found) = watched {
-            rings.rest_quiet(self.clock.last(), self.options.poll_time);
+            rings.rest_quiet(now, self.options.poll_time);
             return found;
         }
         if !rings.rest() {
             return poll(EpollTimeout::ZERO);
         }
-        let timeout = match self.next_time() {
+        let timeout = match due {
             None => EpollTimeout::NONE,
             Some(at) => {
                 let left = self.clock.until(at);
@@ -445,7 +457,9 @@ impl Server {
         };
         let asleep = Instant::now();
         let count = poll(timeout)?;
-        self.spin.slept(asleep.elapsed());
+        if count > 0 {
+            self.spin.slept(asleep.elapsed());
+        }
         Ok(count)
     }
 

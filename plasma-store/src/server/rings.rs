@@ -111,9 +111,7 @@ impl Rings {
 
     /// The same for rings that have been quiet for so long, while others are busy.
     pub(super) fn rest_quiet(&mut self, now: Now, time: Duration) {
-        if self.watched.len() > 1 {
-            self.rest_where(|ring| now.elapsed.saturating_sub(ring.last) >= time);
-        }
+        self.rest_where(|ring| now.elapsed.saturating_sub(ring.last) >= time);
     }
 
     fn rest_where(&mut self, is_quiet: impl Fn(&Ring) -> bool) -> bool {

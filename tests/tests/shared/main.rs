@@ -1,13 +1,18 @@
 //! What our clients and our store share in memory: what it saves, and that it is safe.
 
+mod asking;
 mod crashes;
 mod forks;
 mod noise;
 mod reading;
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use plasma_core::protocol::message::{Reply, Request};
+use plasma_core::shm::{CAPABILITY, Offer};
 use plasma_core::{ObjectId, PlasmaClient};
+use tests::raw::RawClient;
 use tests::{StoreProcess, debug_number, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,6 +38,25 @@ fn put(client: &PlasmaClient, id: ObjectId, len: usize) {
     client
         .create_and_seal(id, &content(&id, len), b"")
         .expect("there is room");
+}
+
+/// A client that has been offered the shared control plane, and what it was given for it.
+fn offered(store: &StoreProcess) -> (RawClient, Offer, [OwnedFd; Offer::DESCRIPTORS]) {
+    let mut client = RawClient::connect(store.socket());
+    let capabilities = CAPABILITY;
+    let reply = client.call(&Request::Connect { capabilities });
+    let Reply::Connect {
+        offer: Some((offer, segments)),
+        ..
+    } = reply
+    else {
+        panic!("nothing is offered: {reply:?}");
+    };
+    for _ in segments {
+        client.descriptor();
+    }
+    let descriptors = [(); Offer::DESCRIPTORS].map(|()| client.descriptor());
+    (client, offer, descriptors)
 }
 
 /// Waits until nobody but `client` is connected to the store and nothing is held, then counts: what

@@ -8,17 +8,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::unistd;
-use plasma_core::protocol::message::{Reply, Request};
+use plasma_core::shm::Word;
 use plasma_core::shm::memory::{Memory, Slice};
 use plasma_core::{ObjectId, PlasmaError};
-
-use plasma_core::shm::{CAPABILITY, Offer, Word};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tests::raw::RawClient;
 use tests::{StoreProcess, within};
 
-use super::{MIB, all_is_accounted_for, content, id, is_whole, put};
+use super::{MIB, all_is_accounted_for, content, id, is_whole, offered, put};
 
 /// How long to make noise: `PLASMA_TEST_NOISE_SECONDS` says otherwise.
 fn duration() -> Duration {
@@ -36,21 +34,7 @@ struct Noisy {
 
 impl Noisy {
     fn connect(store: &StoreProcess) -> Self {
-        let mut client = RawClient::connect(store.socket());
-        let reply = client.call(&Request::Connect {
-            capabilities: CAPABILITY,
-        });
-        let Reply::Connect {
-            offer: Some((offer, segments)),
-            ..
-        } = reply
-        else {
-            panic!("nothing is offered: {reply:?}");
-        };
-        for _ in segments {
-            client.descriptor();
-        }
-        let descriptors = [(); Offer::DESCRIPTORS].map(|()| client.descriptor());
+        let (client, offer, descriptors) = offered(store);
         let [index, page, answers, bell, _wake] = descriptors;
         // What the store alone writes nobody else can map writable.
         let index_len = usize::try_from(offer.index_len).unwrap();
@@ -62,7 +46,6 @@ impl Noisy {
         Self {
             client,
             words,
-
             bell,
         }
     }
