@@ -7,15 +7,13 @@ mod table;
 
 use std::any::Any;
 use std::fmt;
-use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -284,12 +282,17 @@ fn soon(mut happened: impl FnMut() -> bool) -> bool {
 
 /// A store's program that may open few descriptors.
 fn limited(folder: &Path, program: &Path) -> PathBuf {
-    let script = folder.join("limited-store");
+    let [text, script] = ["text", "limited-store"].map(|name| folder.join(name));
     let program = program.display();
-    let text = format!("#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec '{program}' \"$@\"\n");
-    std::fs::write(&script, text).expect("a script");
-    let executable = Permissions::from_mode(0o700);
-    std::fs::set_permissions(&script, executable).expect("it is ours");
+    let content = format!("#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec '{program}' \"$@\"\n");
+    std::fs::write(&text, content).expect("a script");
+    // Nobody may execute what anybody has open for writing; and what this process has open, others have
+    // for a moment that it starts meanwhile.
+    let install = Command::new("install")
+        .arg("--mode=700")
+        .args([&text, &script])
+        .status();
+    assert!(install.expect("there is install").success());
     script
 }
 
