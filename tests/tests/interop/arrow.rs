@@ -1,7 +1,5 @@
 //! Arrow's own programs, which `tests/interop/peers.sh` installs.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -60,6 +58,18 @@ pub fn pyarrow() -> PathBuf {
     packages.next().expect("pyarrow is installed")
 }
 
+/// Writes a program. Nobody may execute what anybody has open for writing, and what this process has
+/// open, others have for a moment that it starts meanwhile: another process writes it.
+pub fn write_script(path: &Path, text: &str) {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, text).expect("a folder to write to");
+    let installed = Command::new("install")
+        .arg("--mode=755")
+        .args([&draft, path])
+        .status();
+    assert!(installed.expect("there is install").success());
+}
+
 /// Arrow's store. What it logs, a line for each eviction among others, goes to a file beside it.
 pub fn store_program() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -72,9 +82,7 @@ pub fn store_program() -> PathBuf {
             log.display()
         );
         std::fs::write(&log, "").expect("a folder to write to");
-        std::fs::write(&program, script).expect("a folder to write to");
-        let executable = Permissions::from_mode(0o755);
-        std::fs::set_permissions(&program, executable).expect("the file is ours");
+        write_script(&program, &script);
         program
     });
     program.clone()

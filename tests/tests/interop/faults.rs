@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use plasma_core::protocol::message::{NewObject, Reply, Request};
 use tests::raw::{RawClient, message};
 use tests::{StoreProcess, eventually, within};
 
+use crate::arrow::write_script;
 use crate::{CAPACITY, LIMIT, StoreKind};
 use table::{CLOSES, FAULTS, REFUSES};
 
@@ -282,17 +283,10 @@ fn soon(mut happened: impl FnMut() -> bool) -> bool {
 
 /// A store's program that may open few descriptors.
 fn limited(folder: &Path, program: &Path) -> PathBuf {
-    let [text, script] = ["text", "limited-store"].map(|name| folder.join(name));
+    let script = folder.join("limited-store");
     let program = program.display();
-    let content = format!("#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec '{program}' \"$@\"\n");
-    std::fs::write(&text, content).expect("a script");
-    // Nobody may execute what anybody has open for writing; and what this process has open, others have
-    // for a moment that it starts meanwhile.
-    let install = Command::new("install")
-        .arg("--mode=700")
-        .args([&text, &script])
-        .status();
-    assert!(install.expect("there is install").success());
+    let text = format!("#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec '{program}' \"$@\"\n");
+    write_script(&script, &text);
     script
 }
 
