@@ -54,6 +54,10 @@ impl Store {
     }
 }
 
+/// How long to look for the next request unless told. A client that goes on asking does so within
+/// less, and one that does not has cost no more than waking the store once would.
+const POLL_TIME: Duration = Duration::from_micros(50);
+
 /// How a store is to be; from [`Store::builder`].
 ///
 /// ```
@@ -79,6 +83,7 @@ pub struct StoreBuilder {
     external_store: Option<String>,
     limits: ClientLimits,
     sharing: Sharing,
+    poll_time: Option<Duration>,
     mode: Option<u32>,
     group: Option<String>,
     allowed_uids: Vec<u32>,
@@ -263,7 +268,7 @@ impl StoreBuilder {
     /// where requests have not come that soon lately, and less often where others want the processor.
     /// A store that nobody asks for anything uses no processor time either way.
     pub fn poll_time(mut self, time: Duration) -> Self {
-        self.sharing.poll_time = time;
+        self.poll_time = Some(time);
         self
     }
 
@@ -373,7 +378,7 @@ impl StoreBuilder {
             },
             prefault: self.prefault,
             shared: self.sharing.shape(),
-            poll_time: self.sharing.poll_time,
+            poll_time: self.poll_time.unwrap_or(POLL_TIME),
         };
         #[cfg(feature = "metrics")]
         let watched = self.metrics.is_some();

@@ -1,12 +1,6 @@
 //! What the store shares with clients beyond the socket, as it was set.
 
-use std::time::Duration;
-
 use plasma_core::shm::page::Shape;
-
-/// How long to look for the next request unless told. A client that goes on asking does so
-/// within less, and one that does not has cost no more than waking the store once would.
-const POLL_TIME: Duration = Duration::from_micros(50);
 
 /// What is shared unless told: objects that a client holds, requests and bytes that it has under way.
 const SHAPE: Shape = Shape {
@@ -22,7 +16,6 @@ pub(crate) struct Sharing {
     pub(crate) pins: u32,
     pub(crate) requests: u32,
     pub(crate) content_bytes: u32,
-    pub(crate) poll_time: Duration,
 }
 
 impl Default for Sharing {
@@ -32,7 +25,6 @@ impl Default for Sharing {
             pins: SHAPE.pins,
             requests: SHAPE.requests,
             content_bytes: SHAPE.content_bytes,
-            poll_time: POLL_TIME,
         }
     }
 }

@@ -43,6 +43,8 @@ Options, as for Arrow's server:
 Further options:
   --prefault WHEN           put memory behind the whole capacity: off (as objects need it; the
                             default), background (while serving), full (before serving)
+  --poll-time MICROS        how long to look for the next request before the store sleeps, at most;
+                            50 unless told, and 0 where there is one processor
   --metrics IP:PORT         tell Prometheus how the store does, at http://IP:PORT/metrics
   --log LEVEL               what to log: off, error, warn (the default), info, debug, trace
   --help                    print this
@@ -80,8 +82,6 @@ What clients of this project share with the store beside the socket; Arrow's nev
   --ring-requests N         small requests a client can have under way in memory, 256 unless told; 0
                             has them go through the socket
   --ring-bytes N            bytes of content it can have under way there, 262144 unless told
-  --poll-time MICROS        how long to look for the next request before the store sleeps, at most;
-                            50 unless told, and 0 where there is one processor
 
 Options take one dash or two, and their value behind a space or an equals sign.
 SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; without --log the
