@@ -246,7 +246,7 @@ impl PlasmaClient {
                 object,
                 evict_if_full: self.evict_if_full,
             };
-            match session.connection.call(&request)? {
+            match session.call(&request)? {
                 Reply::CreateAndSeal(outcome) => session.accepted(outcome, object_size(&object)),
                 _ => Err(session.mismatch()),
             }
@@ -297,7 +297,7 @@ impl PlasmaClient {
                 objects: objects.into(),
                 evict_if_full: self.evict_if_full,
             };
-            match session.connection.call(&request)? {
+            match session.call(&request)? {
                 Reply::CreateAndSealBatch(outcome) => session.accepted(outcome, requested_bytes),
                 _ => Err(session.mismatch()),
             }
@@ -342,7 +342,7 @@ impl PlasmaClient {
             if let Some(found) = session.contains_shortly(oid)? {
                 return Ok(found);
             }
-            match session.connection.call(&Request::Contains(*oid))? {
+            match session.call(&Request::Contains(*oid))? {
                 Reply::Contains { id, has_object } if id == *oid => Ok(has_object),
                 _ => Err(session.mismatch()),
             }
@@ -400,7 +400,7 @@ impl PlasmaClient {
                 return Ok(());
             }
             let request = Request::Delete(object_ids.into());
-            match session.connection.call(&request)? {
+            match session.call(&request)? {
                 Reply::Delete(_) => Ok(()),
                 _ => Err(session.mismatch()),
             }
@@ -413,7 +413,7 @@ impl PlasmaClient {
     /// The connection failed.
     pub fn list(&self) -> Result<Vec<ObjectInfo>, PlasmaError> {
         self.shared
-            .repeatable(|session| match session.connection.call(&Request::List)? {
+            .repeatable(|session| match session.call(&Request::List)? {
                 Reply::List(infos) => Ok(infos),
                 _ => Err(session.mismatch()),
             })
@@ -425,12 +425,12 @@ impl PlasmaClient {
     /// # Errors
     /// The connection failed.
     pub fn evict(&self, num_bytes: u64) -> Result<u64, PlasmaError> {
-        self.shared.once(|session| {
-            match session.connection.call(&Request::Evict { num_bytes })? {
+        self.shared.once(
+            |session| match session.call(&Request::Evict { num_bytes })? {
                 Reply::Evict { num_bytes } => Ok(num_bytes),
                 _ => Err(session.mismatch()),
-            }
-        })
+            },
+        )
     }
 
     /// Makes objects the most recently used, so that they are evicted last. Unknown ids are
@@ -445,7 +445,7 @@ impl PlasmaClient {
                 return Ok(());
             }
             let request = Request::RefreshLru(object_ids.into());
-            match session.connection.call(&request)? {
+            match session.call(&request)? {
                 Reply::RefreshLru => Ok(()),
                 _ => Err(session.mismatch()),
             }
@@ -469,12 +469,11 @@ impl PlasmaClient {
     /// # Errors
     /// The connection failed.
     pub fn debug_string(&self) -> Result<String, PlasmaError> {
-        self.shared.repeatable(|session| {
-            match session.connection.call(&Request::GetDebugString)? {
+        self.shared
+            .repeatable(|session| match session.call(&Request::GetDebugString)? {
                 Reply::GetDebugString(text) => Ok(text.into_owned()),
                 _ => Err(session.mismatch()),
-            }
-        })
+            })
     }
 
     /// The bytes of data and metadata that the store holds at most.

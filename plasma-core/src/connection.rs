@@ -8,7 +8,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +39,9 @@ const BURST_GAP: Duration = Duration::from_micros(10);
 /// read, and both sides more than what is in it.
 const GATHER_TIME: Duration = Duration::from_micros(50);
 
+/// What is asked to know that the store has seen to all that was sent before: it answers in order.
+const ANY_QUESTION: Request<'_> = Request::Contains(ObjectId::new([0; ObjectId::LEN]));
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     link: Arc<Link>,
@@ -58,8 +61,10 @@ struct Link {
     socket: UnixStream,
     /// Set once the stream is of no more use; every later call says so at once.
     broken: AtomicBool,
-    /// Set while the store may not have seen to something that nobody waits for an answer to.
-    behind: AtomicBool,
+    /// How often something was sent that nobody waits for an answer to, and how many of these the store
+    /// is known to have seen to.
+    sent_unheeded: AtomicU64,
+    heeded: AtomicU64,
     sending: Mutex<Sending>,
     /// Wakes the flusher.
     wake: Condvar,
@@ -155,7 +160,8 @@ impl Connection {
             link: Arc::new(Link {
                 socket,
                 broken: AtomicBool::new(false),
-                behind: AtomicBool::new(false),
+                sent_unheeded: AtomicU64::new(0),
+                heeded: AtomicU64::new(0),
                 sending: Mutex::default(),
                 wake: Condvar::new(),
             }),
@@ -191,24 +197,33 @@ impl Connection {
 
     /// Notes that the store was sent something that nobody waits for an answer to.
     pub(crate) fn set_behind(&self) {
-        self.link.behind.store(true, Ordering::Release);
+        self.link.sent_unheeded.fetch_add(1, Ordering::Release);
     }
 
+    /// Whether the store may not have seen to all of that.
+    #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.link.behind.load(Ordering::Acquire)
+        self.link.sent_unheeded.load(Ordering::Acquire) != self.link.heeded.load(Ordering::Acquire)
     }
 
     /// Waits until the store has seen to everything that it was sent so far.
     #[cold]
     pub(crate) fn catch_up(&self) -> Result<(), PlasmaError> {
-        self.link.behind.store(false, Ordering::Release);
-        // Any question will do: the store answers in order.
-        let any = ObjectId::new([0; ObjectId::LEN]);
-        let caught_up = self.call(&Request::Contains(any));
-        if caught_up.is_err() {
-            self.set_behind();
+        let sent = self.link.sent_unheeded.load(Ordering::Acquire);
+        self.call(&ANY_QUESTION)?;
+        // Another thread may have caught up with more.
+        self.link.heeded.fetch_max(sent, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Waits until the store has answered all that it was asked so far.
+    pub(crate) fn hear_out(&self) -> Result<(), PlasmaError> {
+        let mut receiving = self.receiving()?;
+        let last = self.link.open_sending()?.questions;
+        if receiving.answers < last {
+            self.answer(&mut receiving, last)?;
         }
-        caught_up.map(|_| ())
+        Ok(())
     }
 
     /// Asks to be a client, and for what there is beyond Arrow's protocol if `capabilities` name
@@ -387,6 +402,22 @@ impl Connection {
             sending.push(&Request::Release(id));
             self.link.send_drop(&mut sending);
             self.set_behind();
+        }
+    }
+
+    /// Takes one buffer of each of these objects away, tells the store, and asks it something, so that
+    /// who [hears it out](Self::hear_out) knows that it has seen to that. Does not wait.
+    pub(crate) fn release_all(&self, ids: impl Iterator<Item = ObjectId>) {
+        let mut sending = self.link.sending();
+        for id in ids {
+            if sending.let_go(&id) {
+                sending.push(&Request::Release(id));
+            }
+        }
+        if !self.link.is_broken() {
+            sending.push(&ANY_QUESTION);
+            sending.questions += 1;
+            self.link.send_drop(&mut sending);
         }
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +57,9 @@ pub(crate) struct Session {
     capacity: u64,
     /// Idle connections for gets that wait: a wait may last for ever, so it has one to itself.
     waiters: Mutex<Vec<Connection>>,
+    /// Set while the store may not have seen to what an idle one of them has let go of. Changed under
+    /// its lock.
+    waiters_behind: AtomicBool,
 }
 
 impl Shared {
@@ -237,6 +241,7 @@ impl Session {
             path: path.to_owned(),
             capacity,
             waiters: Mutex::default(),
+            waiters_behind: AtomicBool::new(false),
         };
         if builder.name.is_some() || builder.quota_bytes > 0 {
             let name = builder.name.as_deref().unwrap_or_default();
@@ -294,6 +299,12 @@ impl Session {
         self.connection.give_up(error)
     }
 
+    /// Asks through the socket, once the store has seen to all that this client has let go of.
+    pub(crate) fn call(&self, request: &Request<'_>) -> Result<Reply<'static>, PlasmaError> {
+        self.settle_waits();
+        self.connection.call(request)
+    }
+
     /// One more connection to the same store.
     pub(crate) fn open(&self) -> Result<Connection, PlasmaError> {
         let opened = connect(&self.path);
@@ -333,25 +344,57 @@ impl Session {
         timeout_ms: i64,
         get: impl FnOnce() -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
-        let idle = lock(&self.waiters).pop();
+        let idle = self.settled_waiters().pop();
         let waiter = match idle {
             Some(waiter) => waiter,
             None => self.open()?,
         };
         let found = waiter.get(ids, timeout_ms)?;
         let got = get();
-        for (id, _) in ids.iter().zip(found).filter(|(_, found)| found.is_some()) {
-            waiter.release(*id);
+        let found = ids.iter().zip(found).filter(|(_, found)| found.is_some());
+        let mut found = found.map(|(id, _)| *id).peekable();
+        let holds = found.peek().is_some();
+        if holds {
+            waiter.release_all(found);
         }
-        // What is asked on the shared connection from here on could overtake the releases. A
-        // connection that cannot be asked any more has ended, and holds nothing.
-        if !waiter.is_behind() || waiter.catch_up().is_ok() {
-            let mut idle = lock(&self.waiters);
-            if idle.len() < IDLE_WAITERS {
-                idle.push(waiter);
+        // The next call waits for the store to see to that, and not who has what it waited for.
+        let mut idle = lock(&self.waiters);
+        if idle.len() < IDLE_WAITERS {
+            idle.push(waiter);
+            if holds {
+                self.waiters_behind.store(true, Ordering::Release);
             }
+        } else {
+            drop(idle);
+            // One that cannot be asked any more has ended, and holds nothing.
+            let _ = waiter.hear_out();
         }
         got
+    }
+
+    /// Whether what is asked now could overtake what a wait has let go of.
+    #[inline]
+    pub(crate) fn waits_are_behind(&self) -> bool {
+        self.waiters_behind.load(Ordering::Acquire)
+    }
+
+    /// Waits until the store has seen to what waits have let go of.
+    #[inline]
+    pub(crate) fn settle_waits(&self) {
+        if self.waits_are_behind() && self.connection.is_ours() {
+            drop(self.settled_waiters());
+        }
+    }
+
+    #[cold]
+    fn settled_waiters(&self) -> MutexGuard<'_, Vec<Connection>> {
+        let mut idle = lock(&self.waiters);
+        if self.waits_are_behind() {
+            // One that has ended holds nothing.
+            idle.retain(|waiter| waiter.hear_out().is_ok());
+            self.waiters_behind.store(false, Ordering::Release);
+        }
+        idle
     }
 }
 

@@ -43,9 +43,11 @@ impl Session {
         in_use.then_some(plane)
     }
 
-    /// The same, and all that was sent through the socket has been seen to.
+    /// The same, and all that was sent through a socket has been seen to. Where there is none, what waits
+    /// have sent has: the rest goes through the socket that the next request takes as well.
     #[inline]
     fn plane(&self) -> Short<&Plane> {
+        self.settle_waits();
         let plane = self.plane_in_use();
         if plane.is_some() && self.connection.is_behind() {
             self.connection.catch_up()?;
@@ -85,7 +87,7 @@ impl Session {
     #[inline(always)]
     pub(crate) fn get_if_there(self: &Arc<Self>, id: &ObjectId) -> Option<ObjectBuffer> {
         let plane = self.plane_in_use()?;
-        if self.connection.is_behind() {
+        if self.connection.is_behind() || self.waits_are_behind() {
             return None;
         }
         let (pin, extent) = plane.get_if_there(id)?;
@@ -167,12 +169,12 @@ impl Session {
         metadata_size: u64,
         evict_if_full: bool,
     ) -> Short<ObjectBuffer> {
-        if data_size.saturating_add(metadata_size) > MAX_CREATE {
-            return Ok(None);
-        }
         let Some(plane) = self.plane()? else {
             return Ok(None);
         };
+        if data_size.saturating_add(metadata_size) > MAX_CREATE {
+            return Ok(None);
+        }
         let request = RingRequest {
             evict_if_full,
             data_size,

@@ -4,6 +4,7 @@ mod asking;
 mod crashes;
 mod forks;
 mod noise;
+mod order;
 mod reading;
 
 use std::os::fd::OwnedFd;
