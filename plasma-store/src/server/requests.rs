@@ -438,11 +438,18 @@ impl Server {
         self.settle(fx);
     }
 
-    /// Handles nothing more of a client until a job is done.
+    /// Handles nothing more of a client, whichever way it comes, until a job is done.
     pub(super) fn wait_for(&mut self, client: ClientId, job: JobId) {
         if let Some(connection) = self.connections.get_mut(&client) {
+            debug_assert!(
+                connection.job.is_none(),
+                "it was asked to do two things at once"
+            );
             connection.job = Some(job);
+            // What it sends meanwhile is not read.
+            self.unsent.insert(client);
         }
+        self.rings.pause(client);
     }
 
     /// Brings an object back from the external store.
@@ -520,6 +527,8 @@ impl Server {
                     connection.job = None;
                     connection.more = true;
                     self.unsent.insert(client);
+                    let now = self.now();
+                    self.rings.resume(client, now);
                 }
                 // It went away meanwhile, or is about to.
                 None => match self.cut_off.get_mut(&client) {

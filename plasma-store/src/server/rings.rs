@@ -14,7 +14,7 @@ use plasma_core::protocol::message::{Digest, ErrorCode, Outcome};
 use plasma_core::shm::memory::{Memory, Writers};
 use plasma_core::shm::page::Shape;
 use plasma_core::shm::pins::PinView;
-use plasma_core::shm::ring::{Created, MalformedRequest, Op, Requests, RingRequest};
+use plasma_core::shm::ring::{Created, Op, Requests, RingRequest};
 use plasma_core::shm::{Offer, index};
 use tracing::warn;
 
@@ -38,7 +38,8 @@ pub(super) struct Ring {
     wake: EventFd,
     /// When the last request was taken.
     last: Duration,
-    /// The client's own memory is being found; nothing more of it is handled meanwhile.
+    /// Memory is being found for what the client has asked for, here or through the socket; nothing
+    /// more of it is handled meanwhile.
     waits: bool,
     /// The objects of a batch whose end has not come.
     batch: Batch,
@@ -101,6 +102,21 @@ impl Rings {
             if !self.watched.contains(&client) {
                 self.watched.push(client);
             }
+        }
+    }
+
+    /// Handles nothing more of a ring.
+    pub(super) fn pause(&mut self, client: ClientId) {
+        if let Some(ring) = self.all.get_mut(&client) {
+            ring.waits = true;
+        }
+    }
+
+    /// Goes on with a ring.
+    pub(super) fn resume(&mut self, client: ClientId, now: Now) {
+        if let Some(ring) = self.all.get_mut(&client) {
+            ring.waits = false;
+            self.watch(client, now);
         }
     }
 
@@ -291,10 +307,7 @@ impl Server {
             };
             match handled {
                 Handled::Answered(outcome, created) => ring.answer(outcome, created),
-                Handled::Later => {
-                    ring.waits = true;
-                    break;
-                }
+                Handled::Later => break,
             }
         }
         if let Some(ring) = self.rings.get_mut(client) {
@@ -306,7 +319,7 @@ impl Server {
     fn handle_ring(&mut self, client: ClientId, request: &RingRequest) -> Result<Handled, Closed> {
         let now = self.clock.last();
         let id = request.id;
-        self.check_batch(client, request)?;
+        self.check(client, request)?;
         let mut fx = std::mem::take(&mut self.effects);
         Ok(match request.op {
             Op::Seal => {
@@ -386,11 +399,7 @@ impl Server {
         let Some(requests) = ring.and_then(|ring| ring.requests.as_ref()) else {
             return Ok(Handled::Later);
         };
-        let content = requests.content(request);
-        let Ok(content) = content else {
-            self.undo(client, [request.id]);
-            return Err(Closed::Ring(MalformedRequest));
-        };
+        let content = requests.content(request)?;
         if let Backed::After(job) = backed {
             let content = Content {
                 request: *request,
@@ -420,11 +429,18 @@ impl Server {
         self.end_of(client, request, outcome)
     }
 
-    /// A batch may name no more objects than any request.
-    fn check_batch(&mut self, client: ClientId, request: &RingRequest) -> Result<(), Closed> {
+    /// Content is in the client's page, and a batch names no more objects than any request may.
+    fn check(&mut self, client: ClientId, request: &RingRequest) -> Result<(), Closed> {
         let limit = self.options.clients.max_ids;
-        let ring = self.rings.get_mut(client);
-        let count = ring.map_or(0, |ring| ring.batch.objects.len()) + 1;
+        let Some(ring) = self.rings.get_mut(client) else {
+            return Ok(());
+        };
+        if let Op::CreateAndSeal | Op::Batch | Op::BatchEnd = request.op
+            && let Some(requests) = &ring.requests
+        {
+            requests.content(request)?;
+        }
+        let count = ring.batch.objects.len() + 1;
         if matches!(request.op, Op::Batch | Op::BatchEnd) && count > limit {
             return Err(Closed::TooManyIds { count, limit });
         }
@@ -498,7 +514,7 @@ impl Server {
             self.undo(client, [id]);
             Err(ErrorCode::OutOfMemory)
         };
-        self.resume(client, Handled::Answered(outcome, told));
+        self.answer_ring(client, &Handled::Answered(outcome, told));
     }
 
     /// The same, for one that brought its content.
@@ -518,18 +534,15 @@ impl Server {
             self.undo(client, [request.id]);
             self.end_of(client, request, Err(ErrorCode::OutOfMemory))
         };
-        self.resume(client, handled);
+        self.answer_ring(client, &handled);
     }
 
-    fn resume(&mut self, client: ClientId, handled: Handled) {
-        let now = self.now();
-        if let Some(ring) = self.rings.get_mut(client) {
-            ring.waits = false;
-            if let Handled::Answered(outcome, created) = handled {
-                ring.answer(outcome, created);
-            }
+    fn answer_ring(&mut self, client: ClientId, handled: &Handled) {
+        if let Some(ring) = self.rings.get_mut(client)
+            && let Handled::Answered(outcome, created) = handled
+        {
+            ring.answer(*outcome, *created);
             ring.wake_if_asleep();
-            self.rings.watch(client, now);
         }
     }
 }

@@ -1,20 +1,23 @@
 //! What is asked through memory, and who else is heard meanwhile.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
 use nix::unistd;
+use plasma_core::protocol::message::{NewObject, Reply, Request};
+use plasma_core::shm::Offer;
 use plasma_core::shm::memory::Memory;
 use plasma_core::shm::ring::{Op, RingRequest, Submitter};
+use plasma_core::{ObjectId, PlasmaClient};
 use tests::{StoreProcess, within};
 
-use super::{LIMIT, MIB, id, offered, put};
+use super::{LIMIT, MIB, content, id, offered, put};
 
-/// Writes requests as fast as there is room for them, and counts the answers.
-fn ask_without_end(store: &StoreProcess, answers_read: &AtomicUsize, enough: &AtomicBool) {
-    let (_client, offer, [_, page, answers, bell, _]) = offered(store);
+/// A ring as a client has it.
+fn open_ring(offer: &Offer, page: OwnedFd, answers: OwnedFd) -> Submitter {
     let shape = offer.shape;
     let open = |descriptor, len, writable| {
         let memory = Memory::open(descriptor, len, writable);
@@ -22,13 +25,23 @@ fn ask_without_end(store: &StoreProcess, answers_read: &AtomicUsize, enough: &At
     };
     let page = open(page, shape.page_len(), true);
     let answers = open(answers, shape.answers_len(), false);
-    let mut ring = Submitter::open(&page, &answers, &shape).expect("there is a ring");
+    Submitter::open(&page, &answers, &shape).expect("there is a ring")
+}
+
+fn tell(ring: &mut Submitter, bell: &OwnedFd) {
+    if ring.tell() {
+        unistd::write(bell, &1_u64.to_ne_bytes()).expect("the store is there");
+    }
+}
+
+/// Writes requests as fast as there is room for them, and counts the answers.
+fn ask_without_end(store: &StoreProcess, answers_read: &AtomicUsize, enough: &AtomicBool) {
+    let (_client, offer, [_, page, answers, bell, _]) = offered(store);
+    let mut ring = open_ring(&offer, page, answers);
     while !enough.load(Ordering::Relaxed) {
         let request = RingRequest::about(Op::Delete, id(1_000_000));
         while ring.push(request, [&[], &[]]).is_some() {}
-        if ring.tell() {
-            unistd::write(&bell, &1_u64.to_ne_bytes()).expect("the store is there");
-        }
+        tell(&mut ring, &bell);
         while let Ok(Some(_)) = ring.next_answer() {
             answers_read.fetch_add(1, Ordering::Relaxed);
         }
@@ -57,5 +70,52 @@ fn who_asks_without_end_keeps_nobody_waiting() {
         });
         let status = store.wait();
         assert!(status.success(), "{status}");
+    });
+}
+
+fn lists(client: &PlasmaClient, id: &ObjectId) -> bool {
+    let infos = client.list().expect("the store answers");
+    infos.iter().any(|info| info.id == *id)
+}
+
+/// One client's requests wait for memory one at a time, whichever way they come: while memory is being
+/// found for a batch that came through the socket, what is asked in the ring is not handled.
+#[test]
+fn what_is_asked_in_memory_waits_for_what_the_socket_has_asked() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(512 * MIB, &[]);
+        let witness = store.client();
+        for round in 0..3 {
+            let (mut client, offer, [_, page, answers, bell, _]) = offered(&store);
+            let mut ring = open_ring(&offer, page, answers);
+            let (large, small) = (id(2 * round), id(2 * round + 1));
+            let data = content(&large, 32 << 20);
+            let objects = [NewObject {
+                id: large,
+                data: &data,
+                metadata: &[],
+                digest: [0; 8],
+            }];
+            client.send(&Request::CreateAndSealBatch {
+                objects: objects[..].into(),
+                evict_if_full: true,
+            });
+            // It has all of the batch once it tells of the object.
+            while !lists(&witness, &large) {
+                thread::yield_now();
+            }
+            // More than the store asks the kernel for while it is looking at a request.
+            let request = RingRequest {
+                data_size: 2 * MIB,
+                ..RingRequest::about(Op::Create, small)
+            };
+            ring.push(request, [&[], &[]]).expect("there is room");
+            tell(&mut ring, &bell);
+            while !ring.is_answered() {
+                thread::yield_now();
+            }
+            assert!(witness.contains(&large).expect("the store answers"));
+            assert!(matches!(client.reply(), Reply::CreateAndSealBatch(Ok(()))));
+        }
     });
 }
