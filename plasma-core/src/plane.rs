@@ -9,16 +9,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::{SFlag, fstat};
-use nix::{errno::Errno, unistd};
 
 use crate::connection::Connection;
 use crate::hand::with_hint;
 use crate::protocol::message::Outcome;
 use crate::segment::{Access, Segment};
+use crate::shm::bell::Bell;
 use crate::shm::index::{Extent, Found, Index};
 use crate::shm::memory::Memory;
 use crate::shm::page::Shape;
@@ -36,8 +35,8 @@ pub(crate) struct Plane {
     ring: Option<Mutex<Ring>>,
     /// The most content that fits into the ring, in bytes.
     content_capacity: usize,
-    /// Wakes the store.
-    bell: OwnedFd,
+    /// Wakes the store, and becomes readable when the store has woken this client.
+    bell: Bell,
     /// The store's one segment, and its number.
     segment: (i32, Arc<Segment>),
 }
@@ -47,8 +46,6 @@ pub(crate) struct Plane {
 struct Ring {
     submitter: Submitter,
     spin: Spin,
-    /// Becomes readable when the store has woken this client.
-    wake: OwnedFd,
 }
 
 /// A client that cannot use what its store offers.
@@ -63,8 +60,8 @@ impl Plane {
         segment: (i32, Arc<Segment>),
         descriptors: [OwnedFd; Offer::DESCRIPTORS],
     ) -> Result<Self, PlasmaError> {
-        let [index, page, answers, bell, wake] = descriptors;
-        let (bell, wake) = (event(bell)?, event(wake)?);
+        let [index, page, answers, bell] = descriptors;
+        let bell = Bell::from_peer(bell).ok_or_else(|| unusable("with what cannot be rung"))?;
         let Offer { index_len, shape } = offer;
         let map = |descriptor, len, writable| {
             let memory = Memory::open(descriptor, len, writable);
@@ -78,7 +75,7 @@ impl Plane {
         let pins = Pins::open(&page, shape).ok_or_else(|| unusable("without pins"))?;
         // So that the first get is as any other. Where it cannot be mapped, each says so.
         let _ = segment.1.map(Access::Read);
-        let ring = Self::open_ring(shape, &page, answers, wake)?;
+        let ring = Self::open_ring(shape, &page, answers)?;
         Ok(Self {
             index,
             pins,
@@ -93,7 +90,6 @@ impl Plane {
         shape: &Shape,
         page: &Arc<Memory>,
         answers: OwnedFd,
-        wake: OwnedFd,
     ) -> Result<Option<Mutex<Ring>>, PlasmaError> {
         if shape.requests == 0 {
             return Ok(None);
@@ -106,7 +102,6 @@ impl Plane {
         Ok(Some(Mutex::new(Ring {
             submitter,
             spin: Spin::new(),
-            wake,
         })))
     }
 
@@ -181,7 +176,7 @@ impl Plane {
         let wanted = with_hint(|hint| self.pins.release(&self.index, pin, id, hint));
         if wanted {
             self.pins.tell_released();
-            self.ring_bell();
+            self.bell.ring();
         }
         wanted
     }
@@ -194,11 +189,6 @@ impl Plane {
     /// Takes back a pin of an object that was not sealed.
     pub(crate) fn unpin_own(&self, pin: Pin) {
         self.pins.unpin_own(pin);
-    }
-
-    fn ring_bell(&self) {
-        // It fails where the store has not heard it so often that it cannot but hear it.
-        let _ = unistd::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
     /// Whether requests can go through the ring, with so much content.
@@ -281,18 +271,13 @@ impl Plane {
 
     fn tell(&self, ring: &mut Ring) {
         if ring.submitter.tell() {
-            self.ring_bell();
+            self.bell.ring();
         }
     }
 
     /// Waits for the next answer: looking, then looking and giving way to others, then asleep.
     fn wait(&self, ring: &mut Ring, connection: &Connection) -> Result<(), PlasmaError> {
-        let Ring {
-            submitter,
-            spin,
-            wake,
-            ..
-        } = ring;
+        let Ring { submitter, spin } = ring;
         if !submitter.is_waiting() {
             // There is no room for what is to be written, and nothing that could make some.
             return Err(connection.give_up(unusable("that is too small")));
@@ -304,7 +289,7 @@ impl Plane {
         let since = Instant::now();
         let mut slept = Ok(());
         while slept.is_ok() && submitter.may_sleep() {
-            slept = sleep(wake, connection);
+            slept = self.sleep(connection);
         }
         submitter.awake();
         spin.slept(since.elapsed());
@@ -314,56 +299,35 @@ impl Plane {
         }
         slept
     }
-}
 
-/// Sleeps until the store wakes this client, or is gone.
-fn sleep(wake: &OwnedFd, connection: &Connection) -> Result<(), PlasmaError> {
-    // The socket is another thread's to read: this only asks whether it has ended.
-    let over = PollFlags::from_bits_retain(libc::POLLRDHUP);
-    let mut watched = [
-        PollFd::new(wake.as_fd(), PollFlags::POLLIN),
-        PollFd::new(connection.socket(), over),
-    ];
-    match poll(&mut watched, PollTimeout::NONE) {
-        Ok(_) => {}
-        Err(Errno::EINTR) => return Ok(()),
-        Err(error) => {
-            return Err(PlasmaError::Io {
-                action: "cannot wait for the store",
-                source: error.into(),
-            });
+    /// Sleeps until the store wakes this client, or is gone.
+    fn sleep(&self, connection: &Connection) -> Result<(), PlasmaError> {
+        // The socket is another thread's to read: this only asks whether it has ended.
+        let over = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut watched = [
+            PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
+            PollFd::new(connection.socket(), over),
+        ];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(()),
+            Err(error) => {
+                // What is under way would be taken for what is asked next.
+                return Err(connection.give_up(PlasmaError::Io {
+                    action: "cannot wait for the store",
+                    source: error.into(),
+                }));
+            }
         }
+        let [_, socket] = watched;
+        // `None` is an event that `nix` has no name for, which is the one that was asked for.
+        let ended = socket.any() != Some(false);
+        // What was rung only ends the sleep; the answer is in memory.
+        if ended || self.bell.hear().is_err() {
+            return Err(connection.give_up(PlasmaError::Disconnected));
+        }
+        Ok(())
     }
-    let [woken, socket] = watched;
-    if socket.any() != Some(false) {
-        // `None` is an event that `nix` has no name for, which is the one that was asked for. Whatever
-        // the other is, that it goes on saying that there is something to read means nothing any more.
-        return Err(connection.give_up(PlasmaError::Disconnected));
-    }
-    if woken.any() == Some(true) {
-        // Only resets the event; the answer is in memory.
-        let _ = unistd::read(wake, &mut [0; 8]);
-    }
-    Ok(())
-}
-
-/// Takes what a store has given for an event: reading it and writing it does not wait, and does not end
-/// this process, whatever it is.
-fn event(descriptor: OwnedFd) -> Result<OwnedFd, PlasmaError> {
-    let failed = |error: Errno| PlasmaError::Io {
-        action: "cannot use the store's event",
-        source: error.into(),
-    };
-    // Who writes to one of these that nobody reads gets a signal.
-    let kind =
-        SFlag::from_bits_truncate(fstat(&descriptor).map_err(failed)?.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK {
-        return Err(unusable("with a pipe or a socket for an event"));
-    }
-    let flags = fcntl(&descriptor, FcntlArg::F_GETFL).map_err(failed)?;
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-    fcntl(&descriptor, FcntlArg::F_SETFL(flags)).map_err(failed)?;
-    Ok(descriptor)
 }
 
 fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {

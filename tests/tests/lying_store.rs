@@ -6,23 +6,27 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Encoder, MMAP_GAP, ObjectSpec, Reply, Request, SegmentRef};
 use plasma_core::shm::Offer;
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::index::IndexWriter;
 use plasma_core::shm::memory::{Memory, Writers};
 use plasma_core::shm::page::Shape;
+use plasma_core::shm::ring::Requests;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use tests::raw::send_with_descriptors;
-use tests::{patience, within};
+use tests::{in_another_process, patience, role, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SEGMENT_LEN: u64 = 1 << 16;
@@ -476,8 +480,9 @@ fn a_store_that_is_none_is_found_out_at_once() {
     });
 }
 
-/// Connects to a store that offers memory as it should be, and these for its events.
-fn offered(bell: OwnedFd, wake: OwnedFd) -> Result<(), PlasmaError> {
+/// Connects to a store that offers memory as it should be, and this for a bell, and answers nothing
+/// more; and does something there, if it has got as far as that.
+fn offered(bell: OwnedFd, then: impl FnOnce(&PlasmaClient)) -> Result<(), PlasmaError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("plasma.sock");
     let listener = UnixListener::bind(&path).expect("a listener");
@@ -494,9 +499,14 @@ fn offered(bell: OwnedFd, wake: OwnedFd) -> Result<(), PlasmaError> {
             content_bytes: 4096,
         };
         let index = IndexWriter::create(1, 7).expect("an index");
+        // Some thread: nobody looks whose it is.
+        index.keeper_word().expect("it has one").set_thread(1);
         let index = index.memory().expect("it is in memory");
         let page = Memory::create(shape.page_len(), Writers::Client).expect("a page");
         let answers = Memory::create(shape.answers_len(), Writers::Store).expect("a page");
+        let (page, answers) = (Arc::new(page), Arc::new(answers));
+        let requests = Requests::open(&page, &answers, &shape).expect("there is a ring");
+        requests.need_wakeup(true);
         let index_len = index.len() as u64;
         liar.reply(&Reply::Connect {
             memory_capacity: SEGMENT_LEN as i64,
@@ -507,37 +517,78 @@ fn offered(bell: OwnedFd, wake: OwnedFd) -> Result<(), PlasmaError> {
             liar.give(&memory.descriptor().expect("it is here"));
         }
         liar.give(&bell);
-        liar.give(&wake);
+        drop(bell);
         while liar.hear() {}
     });
     let client = PlasmaClient::builder().retries(0).connect(&path);
-    let told = client.map(drop);
+    let told = client.map(|client| then(&client));
     store.join().expect("the store has said its part");
     told
 }
 
-/// The kernel ends a process that writes to a pipe or a socket whose other end is closed, unless it has
-/// asked for something else. Rust's programs have; a client may be part of one that has not.
-#[test]
-fn events_that_could_end_the_client_are_refused() {
-    within(LIMIT, || {
-        let event = || OwnedFd::from(EventFd::new().unwrap());
-        offered(event(), event()).expect("all of it is as it should be");
+/// An end of what store and client wake each other with, and the other end.
+fn bell() -> (OwnedFd, Bell) {
+    let [ours, theirs] = Bell::pair().expect("a pair of sockets");
+    (theirs.into(), ours)
+}
 
-        let pipe = || OwnedFd::from(io::pipe().unwrap().1);
-        let socket = || OwnedFd::from(UnixStream::pair().unwrap().0);
-        let lies: [(&str, OwnedFd, OwnedFd); 4] = [
-            ("a pipe to write to", pipe(), event()),
-            ("a socket to write to", socket(), event()),
-            ("a pipe to read", event(), pipe()),
-            ("a socket to read", event(), socket()),
-        ];
-        for (what, bell, wake) in lies {
-            let told = offered(bell, wake);
+#[test]
+fn what_cannot_be_rung_is_refused() {
+    within(LIMIT, || {
+        let (good, _ours) = bell();
+        offered(good, |_| {}).expect("all of it is as it should be");
+
+        let pipe = OwnedFd::from(io::pipe().unwrap().1);
+        let event = OwnedFd::from(EventFd::new().unwrap());
+        for (what, bell) in [("a pipe", pipe), ("an event", event)] {
+            let told = offered(bell, |_| {});
             assert!(
                 matches!(told, Err(PlasmaError::Protocol { .. })),
                 "{what}: {told:?}"
             );
         }
+    });
+}
+
+/// The kernel ends a process that writes to a socket whose other end is closed, unless it has asked
+/// for something else. Rust's programs have; a client may be part of one that has not. Nor does the
+/// client wait for ever for somebody who is gone, or to write what nobody reads.
+#[test]
+fn a_bell_that_nobody_hears_is_the_end_of_the_connection_alone() {
+    const TEST: &str = "a_bell_that_nobody_hears_is_the_end_of_the_connection_alone";
+    within(LIMIT, || {
+        if role().is_none() {
+            let mut client = in_another_process(TEST, "client", Path::new("."));
+            assert!(client.wait().unwrap().success());
+            return;
+        }
+        // SAFETY: this is what the kernel does unless told; no handler of anybody's runs.
+        unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
+        let (dead, ours) = bell();
+        drop(ours);
+        let put = |client: &PlasmaClient| {
+            let told = client.create_and_seal(ID, b"content", b"");
+            assert!(matches!(told, Err(PlasmaError::Disconnected)), "{told:?}");
+        };
+        offered(dead, put).unwrap();
+
+        // One that is full, and would have who rings it wait.
+        let (full, ours) = bell();
+        let theirs = UnixStream::from(full.try_clone().unwrap());
+        theirs.set_nonblocking(true).unwrap();
+        while (&theirs).write(&[0; 4096]).is_ok() {}
+        theirs.set_nonblocking(false).unwrap();
+        let mut ours = Some(ours);
+        offered(full, |client| {
+            thread::scope(|scope| {
+                let told = scope.spawn(|| client.create_and_seal(ID, b"content", b""));
+                drop(ours.take());
+                assert!(matches!(
+                    told.join().unwrap(),
+                    Err(PlasmaError::Disconnected)
+                ));
+            });
+        })
+        .unwrap();
     });
 }

@@ -18,6 +18,7 @@
 //!
 //! This is no interface to build on: it is the same version on both sides, or it is not used.
 
+pub mod bell;
 pub mod crash;
 mod id_words;
 pub mod index;
@@ -37,7 +38,7 @@ pub use sync::{AtomicU64 as Word, Ordering, fence};
 pub const CAPABILITY: u64 = 1;
 
 /// What a store offers a client, as its connect reply tells. The descriptors follow: the index, the
-/// client's page, the store's page, the bell that wakes the store, and the one that wakes the client.
+/// client's page, the store's page, and the client's end of what the two wake each other with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Bytes of the index.
@@ -48,5 +49,5 @@ pub struct Offer {
 
 impl Offer {
     /// Descriptors that belong to an offer.
-    pub const DESCRIPTORS: usize = 5;
+    pub const DESCRIPTORS: usize = 4;
 }

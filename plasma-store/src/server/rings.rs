@@ -1,16 +1,16 @@
 //! Requests that come through shared memory, and what a client is offered for that.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use plasma_core::ObjectId;
 use plasma_core::protocol::frame::MessageType;
 use plasma_core::protocol::message::{Digest, ErrorCode, Outcome};
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::memory::{Memory, Writers};
 use plasma_core::shm::page::Shape;
 use plasma_core::shm::pins::PinView;
@@ -32,10 +32,8 @@ const TURN: u64 = 256;
 pub(super) struct Ring {
     /// `None` where there are no requests but through the socket, and only the bell.
     requests: Option<Requests>,
-    /// Wakes the store.
-    bell: EventFd,
-    /// Wakes the client.
-    wake: EventFd,
+    /// Wakes the client, and becomes readable when the client has woken the store.
+    bell: Bell,
     /// When the last request was taken.
     last: Duration,
     /// Memory is being found for what the client has asked for, here or through the socket; nothing
@@ -166,10 +164,6 @@ impl Rings {
 }
 
 impl Ring {
-    pub(super) fn bell(&self) -> impl AsFd {
-        self.bell.as_fd()
-    }
-
     /// Whether there is something to be handled, or what is no request.
     fn is_asked(&self) -> bool {
         let requests = self.requests.as_ref();
@@ -185,8 +179,7 @@ impl Ring {
     fn wake_if_asleep(&self) {
         let requests = self.requests.as_ref();
         if requests.is_some_and(Requests::client_sleeps) {
-            // It fails where the client has been told so often that it cannot but wake.
-            let _ = self.wake.write(1);
+            self.bell.ring();
         }
     }
 }
@@ -215,15 +208,12 @@ impl Server {
 
         let mut page = Memory::create(shape.page_len(), Writers::Client)?;
         let mut answers = Memory::create(shape.answers_len(), Writers::Store)?;
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = EventFd::from_flags(flags)?;
-        let wake = EventFd::from_flags(flags)?;
+        let [bell, theirs] = Bell::pair()?;
         let descriptors = vec![
             index,
             page.take_descriptor().ok_or_else(missing)?,
             answers.take_descriptor().ok_or_else(missing)?,
-            bell.as_fd().try_clone_to_owned()?,
-            wake.as_fd().try_clone_to_owned()?,
+            theirs.into(),
         ];
         let (page, answers) = (Arc::new(page), Arc::new(answers));
         let pins = PinView::open(&page, &shape).ok_or_else(missing)?;
@@ -238,7 +228,6 @@ impl Server {
         let ring = Ring {
             requests,
             bell,
-            wake,
             last: Duration::ZERO,
             waits: false,
             batch: Batch::default(),
@@ -250,8 +239,11 @@ impl Server {
     /// A client has rung: it has written requests, or let go of something that is wanted.
     pub(super) fn hear(&mut self, client: ClientId) {
         if let Some(ring) = self.rings.get_mut(client) {
-            // Only resets the event; what it is about is in memory.
-            let _ = ring.bell.read();
+            // What it is about is in memory.
+            if ring.bell.hear().is_err() {
+                // So is its connection, or it will be heard in there alone.
+                let _ = self.epoll.delete(&ring.bell);
+            }
             let now = self.now();
             self.rings.watch(client, now);
         }

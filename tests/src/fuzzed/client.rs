@@ -14,12 +14,12 @@ use std::thread;
 use arbitrary::{Result, Unstructured};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::PollFlags;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use plasma_core::protocol::message::{
     Digest, Encoder, ErrorCode, Notification, ObjectInfo, ObjectSpec, Reply, SegmentRef,
 };
 use plasma_core::shm::Offer;
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::index::FIRST_UID;
 use plasma_core::shm::page::Shape;
 use plasma_core::transport::{Inbox, Received, wait_ready};
@@ -205,14 +205,14 @@ fn greeting(bytes: &mut Unstructured<'_>) -> Result<Lies> {
     };
     let mut answers = answers(shape);
     poke(bytes, &mut answers)?;
-    let wake = EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).expect("an event");
-    let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).expect("an event");
+    // Rung, and then nobody is there to ring again.
+    let [bell, ours] = Bell::pair().expect("a pair of sockets");
+    ours.ring();
     let mut descriptors = [
         memory(&index, index.len() as u64),
         memory(&[], shape.page_len() as u64),
         memory(&answers, answers.len() as u64),
         bell.into(),
-        wake.into(),
     ];
     if bytes.ratio(1_u8, 8)? {
         let one = bytes.choose_index(descriptors.len())?;

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use arbitrary::{Result, Unstructured};
 use plasma_core::protocol::message::{Digest, NewObject, Reply, Request};
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::{self, Offer};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient};
 use plasma_store::{Store, StoreHandle};
@@ -117,7 +118,7 @@ fn eventually(mut so: impl FnMut() -> bool) {
 struct Hostile {
     socket: UnixStream,
     /// The page that it writes, and what wakes the store.
-    page: Option<(File, File)>,
+    page: Option<(File, Bell)>,
     /// Streams that the store may write notifications to.
     streams: Vec<UnixStream>,
 }
@@ -137,8 +138,9 @@ impl Hostile {
                 // The segment comes first.
                 raw.descriptor();
                 let given: [_; Offer::DESCRIPTORS] = std::array::from_fn(|_| raw.descriptor());
-                let [_, own, _, bell, _] = given.map(File::from);
-                page = Some((own, bell));
+                let [_, own, _, bell] = given;
+                let bell = Bell::from_peer(bell).expect("a bell");
+                page = Some((File::from(own), bell));
             }
         }
         socket.set_nonblocking(true).expect("a socket");
@@ -168,7 +170,7 @@ impl Hostile {
                     // Beyond its end it cannot be written: it is sealed.
                     let _ = page.write_all_at(&word.to_le_bytes(), at);
                     if bytes.arbitrary()? {
-                        bell.write_all(&1_u64.to_ne_bytes()).expect("an event");
+                        bell.ring();
                     }
                 }
             }

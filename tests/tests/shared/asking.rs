@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
-use nix::unistd;
 use plasma_core::protocol::message::{NewObject, Reply, Request};
 use plasma_core::shm::Offer;
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::memory::Memory;
 use plasma_core::shm::ring::{Op, RingRequest, Submitter};
 use plasma_core::{ObjectId, PlasmaClient};
@@ -28,15 +29,16 @@ fn open_ring(offer: &Offer, page: OwnedFd, answers: OwnedFd) -> Submitter {
     Submitter::open(&page, &answers, &shape).expect("there is a ring")
 }
 
-fn tell(ring: &mut Submitter, bell: &OwnedFd) {
+fn tell(ring: &mut Submitter, bell: &Bell) {
     if ring.tell() {
-        unistd::write(bell, &1_u64.to_ne_bytes()).expect("the store is there");
+        bell.ring();
     }
 }
 
 /// Writes requests as fast as there is room for them, and counts the answers.
 fn ask_without_end(store: &StoreProcess, answers_read: &AtomicUsize, enough: &AtomicBool) {
-    let (_client, offer, [_, page, answers, bell, _]) = offered(store);
+    let (_client, offer, [_, page, answers, bell]) = offered(store);
+    let bell = Bell::from_peer(bell).expect("a bell");
     let mut ring = open_ring(&offer, page, answers);
     while !enough.load(Ordering::Relaxed) {
         let request = RingRequest::about(Op::Delete, id(1_000_000));
@@ -86,7 +88,8 @@ fn what_is_asked_in_memory_waits_for_what_the_socket_has_asked() {
         let store = StoreProcess::start(512 * MIB, &[]);
         let witness = store.client();
         for round in 0..3 {
-            let (mut client, offer, [_, page, answers, bell, _]) = offered(&store);
+            let (mut client, offer, [_, page, answers, bell]) = offered(&store);
+            let bell = Bell::from_peer(bell).expect("a bell");
             let mut ring = open_ring(&offer, page, answers);
             let (large, small) = (id(2 * round), id(2 * round + 1));
             let data = content(&large, 32 << 20);
@@ -116,6 +119,33 @@ fn what_is_asked_in_memory_waits_for_what_the_socket_has_asked() {
             }
             assert!(witness.contains(&large).expect("the store answers"));
             assert!(matches!(client.reply(), Reply::CreateAndSealBatch(Ok(()))));
+        }
+    });
+}
+
+/// The store does not wait for a client to hear that it was woken, however it has set up its end.
+#[test]
+fn who_never_hears_its_bell_keeps_nobody_waiting() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &[]);
+        let witness = store.client();
+        let (_client, offer, [_, page, answers, bell]) = offered(&store);
+        fcntl(&bell, FcntlArg::F_SETFL(OFlag::empty())).expect("it is this client's");
+        let bell = Bell::from_peer(bell).expect("a bell");
+        let mut ring = open_ring(&offer, page, answers);
+        // More than the kernel keeps for who does not hear.
+        for number in 0..5000 {
+            let request = RingRequest::about(Op::Delete, id(1_000_000));
+            ring.push(request, [&[], &[]]).expect("there is room");
+            tell(&mut ring, &bell);
+            while ring.may_sleep() {
+                thread::yield_now();
+            }
+            let answer = ring.next_answer().expect("it is an answer");
+            assert!(answer.is_some());
+            if number % 100 == 0 {
+                put(&witness, id(number), 100);
+            }
         }
     });
 }

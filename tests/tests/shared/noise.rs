@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "that is how these tests fail")]
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::unistd;
 use plasma_core::shm::Word;
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::memory::{Memory, Slice};
 use plasma_core::{ObjectId, PlasmaError};
 use rand::rngs::SmallRng;
@@ -29,13 +28,13 @@ fn duration() -> Duration {
 struct Noisy {
     client: RawClient,
     words: Slice<Word>,
-    bell: OwnedFd,
+    bell: Bell,
 }
 
 impl Noisy {
     fn connect(store: &StoreProcess) -> Self {
         let (client, offer, descriptors) = offered(store);
-        let [index, page, answers, bell, _wake] = descriptors;
+        let [index, page, answers, bell] = descriptors;
         // What the store alone writes nobody else can map writable.
         let index_len = usize::try_from(offer.index_len).unwrap();
         assert!(Memory::open(index, index_len, true).is_err());
@@ -46,7 +45,7 @@ impl Noisy {
         Self {
             client,
             words,
-            bell,
+            bell: Bell::from_peer(bell).unwrap(),
         }
     }
 
@@ -72,10 +71,8 @@ impl Noisy {
                 };
                 self.words[at].store(value, Ordering::Relaxed);
             }
-            if unistd::write(&self.bell, &1_u64.to_ne_bytes()).is_err() {
-                // The store has closed its end, or does not read: both are its right.
-                continue;
-            }
+            // The store may have closed its end, or not hear: both are its right.
+            self.bell.ring();
         }
         let mut byte = [0; 1];
         let ended = nix::sys::socket::recv(
