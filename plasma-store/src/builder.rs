@@ -25,7 +25,14 @@ use crate::sharing::Sharing;
 use crate::socket::Listener;
 use crate::state::Limits;
 
-/// The store's own descriptors, and those of one message while they are looked at.
+/// The descriptors that a client takes: its connection.
+const CLIENT: u64 = 1;
+
+/// Those of a client that shares memory: also the bells that wake the store and the client. The
+/// memory itself is mapped, and its descriptors are closed once the client has them.
+const SHARING_CLIENT: u64 = 3;
+
+/// The store's own descriptors, and those of messages while they are looked at or sent.
 const DESCRIPTORS_BESIDE_CLIENTS: u64 = 512;
 
 /// When memory is put behind the arena.
@@ -159,6 +166,12 @@ impl StoreBuilder {
     }
 
     /// Connections at a time; 4096 unless told. One more is closed at once.
+    ///
+    /// A connection takes a descriptor of this process, three where it shares memory, and a
+    /// subscription takes one more. [`run`](Self::run) raises the limit on them (`ulimit -n`) as far
+    /// as the system lets it; [`spawn`](Self::spawn) leaves it as it is, since the rest of the
+    /// program is bound by it too. Where there are none left, who connects waits or shares no memory,
+    /// and the log says so.
     pub fn max_clients(mut self, clients: usize) -> Self {
         self.limits.max_clients = clients;
         self
@@ -314,12 +327,15 @@ impl StoreBuilder {
         })
     }
 
-    /// Asks for as many descriptors as the clients may need: two each, for a connection and a
-    /// subscription. What cannot be had is told when it is missed.
+    /// Asks for as many descriptors as the clients may need. What cannot be had is told when it is
+    /// missed.
     fn raise_descriptor_limit(&self) {
         let clients = self.limits.max_clients as u64;
+        let subscriptions = clients.min(self.limits.max_subscriptions as u64);
+        let shared = self.sharing.shape().is_some();
         let wanted = clients
-            .saturating_mul(2)
+            .saturating_mul(if shared { SHARING_CLIENT } else { CLIENT })
+            .saturating_add(subscriptions)
             .saturating_add(DESCRIPTORS_BESIDE_CLIENTS);
         if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
             && soft < wanted

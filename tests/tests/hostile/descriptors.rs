@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use plasma_core::ObjectId;
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Reply, Request};
+use plasma_core::shm::{self, Offer};
 use plasma_core::transport::wait_ready;
 use tests::raw::{RawClient, message, send_with_descriptors};
 use tests::{StoreProcess, eventually, patience, server_program, within};
@@ -147,13 +148,17 @@ fn descriptors_cannot_be_piled_up_behind_half_a_message() {
 
 /// A store with a limit of its own on descriptors.
 fn limited_store(limit: &str) -> (tempfile::TempDir, StoreProcess) {
+    limited_store_with(limit, &[])
+}
+
+fn limited_store_with(limit: &str, args: &[&str]) -> (tempfile::TempDir, StoreProcess) {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("limited-store");
     let server = server_program().display();
     let text = format!("#!/bin/sh\nulimit {limit}\nexec {server} \"$@\"\n");
     std::fs::write(&script, text).expect("a script");
     std::fs::set_permissions(&script, Permissions::from_mode(0o700)).expect("it is ours");
-    let store = StoreProcess::start_program(&script, CAPACITY, &[]);
+    let store = StoreProcess::start_program(&script, CAPACITY, args);
     (folder, store)
 }
 
@@ -190,6 +195,32 @@ fn a_soft_limit_on_descriptors_does_not_limit_the_clients() {
         for client in &clients {
             client.list().expect("the store answers");
         }
+    });
+}
+
+/// A client that shares memory takes three descriptors: its connection, and a bell on either side.
+#[test]
+fn as_many_clients_as_may_connect_find_descriptors_for_the_memory_they_share() {
+    within(LIMIT, || {
+        const CLIENTS: usize = 600;
+        let (_folder, store) = limited_store_with("-S -n 32", &["--max-clients", "600"]);
+        let mut clients = Vec::new();
+        for number in 0..CLIENTS {
+            let mut client = connect(&store);
+            let reply = client.call(&Request::Connect {
+                capabilities: shm::CAPABILITY,
+            });
+            let Reply::Connect { offer, .. } = reply else {
+                panic!("{reply:?}");
+            };
+            assert!(offer.is_some(), "client {number} is offered no memory");
+            // Behind that of the arena.
+            for _ in 0..=Offer::DESCRIPTORS {
+                client.descriptor();
+            }
+            clients.push(client);
+        }
+        println!("{CLIENTS} clients: {} descriptors", store.descriptors());
     });
 }
 
