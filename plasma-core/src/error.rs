@@ -132,12 +132,12 @@ pub enum PlasmaError {
 }
 
 impl PlasmaError {
-    /// Whether a new connection may help: the store or the connection is gone, rather than the
-    /// request refused.
+    /// Whether a new connection may help: the store or the connection is gone, or is another
+    /// process's, rather than the request refused.
     pub fn should_reconnect(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Disconnected | Self::Protocol { .. }
+            Self::Connect { .. } | Self::Disconnected | Self::Forked | Self::Protocol { .. }
         )
     }
 

@@ -52,6 +52,7 @@ fn a_child_is_told_and_lets_go_of_nothing() {
                 let forked =
                     |error: Option<PlasmaError>| matches!(error, Some(PlasmaError::Forked));
                 right &= forked(client.get(id(1), 0).err());
+                right &= client.list().is_err_and(|error| error.should_reconnect());
                 right &= forked(client.get_many(&[id(1), id(2)], -1).err());
                 right &= forked(client.contains(&id(1)).err());
                 right &= forked(client.create(id(11), 10, b"").err());
