@@ -79,6 +79,9 @@ impl Default for ClientBuilder {
 
 impl ClientBuilder {
     /// How often to try again where no store listens yet; 50 unless told, 0 is a single attempt.
+    ///
+    /// Where this user has no permission it is tried again as well: a store that starts makes its
+    /// socket first, and then opens it to others.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
@@ -140,7 +143,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// No store is there (after all retries), the path is too long, or the store refused the
-    /// quota.
+    /// quota. [`PlasmaError::Disconnected`] if it refused this client: its log says why.
     pub fn connect(self, socket: impl AsRef<Path>) -> Result<PlasmaClient, PlasmaError> {
         let shared = Shared::connect(self, socket.as_ref())?;
         Ok(PlasmaClient {
@@ -155,7 +158,8 @@ impl PlasmaClient {
     /// where none listens yet (100 ms apart).
     ///
     /// # Errors
-    /// No store is there, or the path is too long.
+    /// No store is there, or the path is too long. [`PlasmaError::Disconnected`] if the store refused
+    /// this client: its log says why.
     #[doc(alias = "connect")]
     pub fn new(store_socket_name: &str, num_retries: u32) -> Result<Self, PlasmaError> {
         Self::builder()

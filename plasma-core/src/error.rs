@@ -41,9 +41,14 @@ pub enum PlasmaError {
     /// The store is gone, or has closed this connection. Objects already held stay readable;
     /// a new connection is needed for anything else, and for anything that was under way. A client
     /// made with [`reconnect`](crate::ClientBuilder::reconnect) makes one at its next call.
+    ///
+    /// Where connecting itself ends so, there is a store that lets this client not in: its user is
+    /// not among those who may connect (`--allow-uid`), or there are as many clients as there may be
+    /// (`--max-clients`). That store's log says which, as it says why it has cut a client off.
     #[error(
         "the connection to the Plasma store is lost: connect again (a client made with \
-         `reconnect(true)` does so at its next call)"
+         `reconnect(true)` does so at its next call); if the store has refused this client, or cut \
+         it off, its log says why"
     )]
     Disconnected,
     /// The client was made by the process that this one was forked from, and is that one's: this
@@ -167,7 +172,8 @@ fn connect_hint(source: &io::Error) -> &'static str {
             "nobody listens on it, a store that was killed left it: start a new one"
         }
         io::ErrorKind::PermissionDenied => {
-            "this user may not connect: the store's owner can open it with --mode or --group"
+            "this user may not connect: the store's owner can open it with --mode, --group or \
+             --allow-uid"
         }
         _ => "is it the socket of a running store?",
     }

@@ -82,7 +82,8 @@ impl TypedClient {
     /// [`PlasmaClient::builder`]: `TypedClient::from(untyped_client)`.
     ///
     /// # Errors
-    /// No store is there, or the path is too long.
+    /// No store is there, or the path is too long. [`PlasmaError::Disconnected`] if the store refused
+    /// this client: its log says why.
     pub fn connect(socket: impl AsRef<Path>) -> Result<Self, PlasmaError> {
         PlasmaClient::builder().connect(socket).map(Self::from)
     }

@@ -148,6 +148,7 @@ fn nobody_but_the_owner_may_connect_unless_told() {
         let store = StoreProcess::start_logged(1000, &[]);
         let answer = knock(test, store.socket(), ANNE, ANNE);
         assert!(answer.contains("ermission denied"), "{answer}");
+        assert!(answer.contains("--allow-uid"), "{answer}");
         assert_eq!(store.log(), "", "that was the kernel's doing");
         // Where somebody has opened the socket since, the store looks who it is.
         fs::set_permissions(store.socket(), Permissions::from_mode(0o666)).expect("it is ours");
@@ -454,6 +455,8 @@ fn one_client_too_many_is_refused() {
         let second = store.client();
         let third = connect(store.socket());
         assert!(matches!(third, Err(PlasmaError::Disconnected)), "{third:?}");
+        let told = third.expect_err("it is refused").to_string();
+        assert!(told.contains("refused") && told.contains("log"), "{told}");
         second.list().expect("those who are there are served");
         the_one_line_about(store, "refused a client", "--max-clients");
         drop(second);
