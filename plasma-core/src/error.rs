@@ -42,9 +42,9 @@ pub enum PlasmaError {
     /// a new connection is needed for anything else, and for anything that was under way. A client
     /// made with [`reconnect`](crate::ClientBuilder::reconnect) makes one at its next call.
     ///
-    /// Where connecting itself ends so, there is a store that lets this client not in: its user is
-    /// not among those who may connect (`--allow-uid`), or there are as many clients as there may be
-    /// (`--max-clients`). That store's log says which, as it says why it has cut a client off.
+    /// Where connecting itself ends so, the store does not let this client in: its user is not among
+    /// those who may connect (`--allow-uid`), or there are as many clients as there may be
+    /// (`--max-clients`). The store's log says which, as it says why it has cut a client off.
     #[error(
         "the connection to the Plasma store is lost: connect again (a client made with \
          `reconnect(true)` does so at its next call); if the store has refused this client, or cut \
@@ -66,7 +66,17 @@ pub enum PlasmaError {
     /// The store has no such object, or not in the state that the call needs.
     #[error("the store has no such object (or it is not yours to change)")]
     NotFound,
-    /// The store could not make room.
+    /// The store could not make room:
+    ///
+    /// - the object is larger than the whole store, or than its client's
+    ///   [quota](crate::ClientBuilder::quota_bytes);
+    /// - what clients hold, or are writing, cannot be evicted, and leaves too little;
+    /// - nothing is evicted for a client [without eviction](crate::PlasmaClient::without_eviction);
+    /// - there are as many objects as there may be (`--max-objects`), of whatever size;
+    /// - the machine, or the store's control group, has no memory to put behind the object, whatever
+    ///   the store may hold.
+    ///
+    /// The store's log tells of the last two.
     #[error("{}", out_of_memory(*requested_bytes, *capacity_bytes))]
     OutOfMemory {
         /// Data and metadata that room was asked for, in bytes.
@@ -187,8 +197,10 @@ fn out_of_memory(requested_bytes: u64, capacity_bytes: u64) -> String {
         )
     } else {
         format!(
-            "the store ({capacity_bytes} bytes) has no room for {requested_bytes} more: what is \
-             in use cannot be evicted; release or delete objects, or start it with a larger -m"
+            "the store ({capacity_bytes} bytes) could not make room for {requested_bytes} more: \
+             what is in use is not evicted, nor anything for a client without eviction, so release \
+             or delete objects, or start it with a larger -m; if it has as many objects as it may \
+             (--max-objects), or its machine has no memory left, its log says so"
         )
     }
 }

@@ -500,6 +500,8 @@ fn one_object_too_many_is_out_of_memory() {
             let refused = client.create(id(n), 1, b"");
             let out_of_memory = matches!(refused, Err(PlasmaError::OutOfMemory { .. }));
             assert!(out_of_memory, "{refused:?}");
+            let told = refused.expect_err("it is refused").to_string();
+            assert!(told.contains("--max-objects"), "{told}");
         }
         the_one_line(
             store,
