@@ -258,7 +258,9 @@ impl PlasmaClient {
     }
 
     /// Creates and seals many objects in one request: all of them, or none where one is refused.
-    /// They travel through the socket, so this is for small objects.
+    ///
+    /// Their content is sent along: through memory shared with the store where none is larger than
+    /// 16 KiB, otherwise through the socket. So this is for small objects.
     ///
     /// ```no_run
     /// # use plasma_core::{ObjectId, PlasmaClient};
@@ -423,8 +425,9 @@ impl PlasmaClient {
             })
     }
 
-    /// Evicts what nobody holds, least recently used first, until `num_bytes` are free or nothing
-    /// is left to evict; the bytes freed.
+    /// Evicts at least `num_bytes` of what nobody holds, least recently used first, however much is
+    /// free already; all of it where that is less. Objects in a client's quota stay. The bytes that
+    /// were freed.
     ///
     /// # Errors
     /// The connection failed.

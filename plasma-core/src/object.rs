@@ -148,9 +148,10 @@ impl ObjectBuffer {
     /// Makes the object immutable, and visible to every client.
     ///
     /// # Errors
-    /// [`PlasmaError::AlreadySealed`] if it is sealed; otherwise the connection failed. Then the
-    /// store may have sealed it or not, so this buffer becomes a copy that nobody else sees: it can
-    /// be read and written, and not be sealed any more.
+    /// [`PlasmaError::AlreadySealed`] if it is sealed. [`PlasmaError::NotFound`] if the store has no
+    /// such object for this client to seal; or the connection failed, and the store may have sealed
+    /// it or not. After either of these this buffer is a copy that nobody else sees: it can be read
+    /// and written, and not be sealed any more.
     pub fn seal(&mut self) -> Result<(), PlasmaError> {
         match self.state {
             State::Writing => {}

@@ -246,7 +246,8 @@ impl<T: ?Sized + PlasmaObject, S> Create<T, S> {
     /// Makes the object immutable, and visible to every process.
     ///
     /// # Errors
-    /// The connection failed. The error gives the handle back: see [`SealError`].
+    /// The connection failed, or the store refused. The error gives the handle back: see
+    /// [`SealError`].
     pub fn seal(mut self) -> Result<Sealed<T>, SealError<T>>
     where
         S: Written,
