@@ -23,12 +23,26 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`PlasmaClient`] | what users call |
-//! | [`ObjectBuffer`] | one object, being written or being read |
-//! | [`Notifications`] | what is sealed and deleted, as it happens |
+//! | `client`: [`PlasmaClient`] | what users call |
+//! | `object`: [`ObjectBuffer`] | one object, being written or being read |
+//! | `notify`: [`Notifications`] | what is sealed and deleted, as it happens |
+//! | `id`: [`ObjectId`] | the name of an object |
+//! | `error`: [`PlasmaError`] | what can go wrong |
+//! | `digest`: [`DigestPolicy`] | digests as Arrow's client computes them |
+//! | `session` | a client's time with one store, and how it gets to the next |
+//! | `connection` | one connection, shared by threads |
+//! | `shortcut` | calls that need no socket |
+//! | `plane` | memory shared with the store, as a client uses it |
+//! | `hand` | what a thread remembers from one get to the next |
+//! | `birth` | which process this is, as after a fork it may be another |
+//! | `segment` | the store's memory as this process maps it |
+//! | `span` | one object's bytes in it |
 //! | [`protocol`] | the wire protocol: framing and messages |
 //! | [`transport`] | bytes and descriptors over a Unix socket |
 //! | [`shm`] | what this client and this project's store say without the socket |
+//! | [`spin`] | how long either looks again before it sleeps |
+//!
+//! `shm` and `spin` are public for this project's store, and no interface to build on.
 
 // What a peer sends must never end this process: nothing here panics on what it has not made.
 #![deny(

@@ -1,4 +1,6 @@
 //! How long it pays to look again before going to sleep.
+//!
+//! This is no interface to build on: client and store share it.
 
 use std::sync::OnceLock;
 use std::thread;

@@ -18,7 +18,8 @@
 //! | `stall-timeout` | 30 s | nothing is kept for ever for one who does not read | is cut off |
 //!
 //! Other bounds are fixed. A client is not listened to while 256 KiB wait for it to be read; of its
-//! name 256 characters are kept; one turn is 16 times 1024 requests.
+//! name 256 characters are kept; its turn is 32 requests, or 256 of those that come through shared
+//! memory.
 
 use std::time::Duration;
 

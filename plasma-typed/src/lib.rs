@@ -102,7 +102,7 @@
 //!
 //! # Trust
 //!
-//! A `&T` promises that nobody writes what it points to. For memory that processes share, three
+//! A `&T` promises that nobody writes what it points to. For memory that processes share, four
 //! things make that so:
 //!
 //! - Until an object is sealed, the store tells nobody but its creator where it is; from then on
