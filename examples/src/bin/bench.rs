@@ -5,7 +5,8 @@
 //! bench [--store SOCKET | --embedded] [CASE-PREFIX] [SECONDS-PER-CASE]
 //! ```
 //!
-//! The store runs as a process of its own; `--embedded` (the default) starts one.
+//! The store runs as a process of its own; `--embedded` (the default) starts one, of 4 GB: as much
+//! memory has to be free.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -31,7 +32,7 @@ struct Args {
     /// The socket of a running store, this project's or Arrow's
     #[arg(long, value_name = "SOCKET", conflicts_with = "embedded")]
     store: Option<PathBuf>,
-    /// Start a store for this run (the default without --store)
+    /// Start a store for this run (the default without --store); it takes 4 GB of free memory
     #[arg(long)]
     embedded: bool,
     /// Be the store that another `bench --embedded` started
@@ -96,7 +97,11 @@ impl StoreProcess {
             .spawn()?;
         let stdout = child.stdout.take().ok_or("the store has no output")?;
         let mut socket = String::new();
-        BufReader::new(stdout).read_line(&mut socket)?;
+        if BufReader::new(stdout).read_line(&mut socket)? == 0 {
+            child.wait()?;
+            // It has said why.
+            return Err("the store did not start".into());
+        }
         Ok(Self {
             child,
             socket: socket.trim_end().into(),

@@ -7,9 +7,11 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use examples::finish;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::{Store, StoreHandle};
 
@@ -49,7 +51,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// machine does meanwhile, it does to both.
 const TURN: usize = 500;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let (mut few, mut many) = (Bench::new(&args, args.few)?, Bench::new(&args, args.many)?);
     // Once unmeasured: whatever is slow the first time is over then.
