@@ -2,10 +2,12 @@
 //! the metrics say.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -429,22 +431,43 @@ fn every_limit_is_explained_by_help() {
 
 #[test]
 fn options_that_make_no_sense_are_explained() {
-    let wrong: [(&[&str], &str); 7] = [
-        (&["--allow-uid", "anne"], "--allow-uid"),
-        (&["--allow-uid", "-1"], "--allow-uid"),
-        (&["--log", "loud"], "--log"),
-        (&["--metrics", "9187"], "--metrics"),
-        (&["--metrics", "127.0.0.1"], "--metrics"),
-        (&["--max-ids", "many"], "many"),
-        (&["--max-request-bytes", "-1"], "-1"),
+    let wrong: [(&str, &[u8], &str); 24] = [
+        ("-m", b"2GB", "bytes"),
+        ("-e", b"\xff", "hashtable://"),
+        ("--prefault", b"yes", "off, background, full"),
+        ("--poll-time", b"-1", "microseconds"),
+        ("--mode", b"u+rw", "octal"),
+        ("--group", b"\xff", "name or number"),
+        ("--allow-uid", b"anne", "number"),
+        ("--allow-uid", b"-1", "number"),
+        ("--log", b"loud", "warn"),
+        ("--metrics", b"9187", "address"),
+        ("--metrics", b"127.0.0.1", "port"),
+        ("--max-clients", b"x", "number of connections"),
+        ("--max-clients", b"\xff", "number of connections"),
+        ("--max-subscriptions", b"x", "number of subscriptions"),
+        ("--max-objects", b"1e6", "number of objects"),
+        ("--max-ids", b"many", "number of objects"),
+        ("--max-request-bytes", b"-1", "number of bytes"),
+        ("--max-unfinished-bytes", b"1k", "number of bytes"),
+        ("--max-unread-bytes", b"1.5", "number of bytes"),
+        ("--max-waiting-ids", b"x", "number of objects"),
+        ("--stall-timeout", b"1.5", "seconds"),
+        ("--max-pins", b"5000000000", "number of objects"),
+        ("--ring-requests", b"x", "number of requests"),
+        ("--ring-bytes", b"256k", "number of bytes"),
     ];
-    for (args, word) in wrong {
+    for (option, value, expected) in wrong {
+        let value = OsStr::from_bytes(value);
         let mut command = Command::new(server_program());
-        let output = command.args(["-m", "1000", "-s", "/tmp/x"]).args(args);
-        let output = output.output().expect("the program starts");
+        let output = command.args(["-m", "1000", "-s", "/tmp/x"]);
+        let output = output.arg(option).arg(value).output();
+        let output = output.expect("the program starts");
         let text = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-        assert!(text.contains(word), "{args:?}: {text}");
+        assert_eq!(output.status.code(), Some(2), "{option}: {text}");
+        for word in [option, expected, &format!("not {value:?}")] {
+            assert!(text.contains(word), "{word:?} is missing: {text}");
+        }
         assert_eq!(text.lines().count(), 1, "{text}");
     }
 }

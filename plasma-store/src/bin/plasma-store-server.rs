@@ -13,13 +13,14 @@
     clippy::unwrap_used
 )]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
-use lexopt::{Arg, Parser, ValueExt};
+use lexopt::{Arg, Parser};
 use nix::sys::signal::{SigSet, Signal};
 use plasma_store::{Prefault, Store, StoreBuilder};
 use tracing_appender::non_blocking::NonBlockingBuilder;
@@ -180,14 +181,15 @@ fn with_two_dashes(arg: OsString) -> OsString {
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error> {
-    let mut parser = Parser::from_args(args.map(with_two_dashes));
+    let parser = &mut Parser::from_args(args.map(with_two_dashes));
     let mut store = Store::builder();
     let (mut capacity, mut socket, mut level) = (false, false, None);
     while let Some(arg) = parser.next()? {
         store = match arg {
             Arg::Short('m') | Arg::Long("m") => {
                 capacity = true;
-                store.capacity(parser.value()?.parse_with(bytes)?)
+                let takes = "-m takes a number of bytes, such as 2000000000";
+                store.capacity(parsed(parser, takes)?)
             }
             Arg::Short('s') | Arg::Long("s") => {
                 socket = true;
@@ -196,39 +198,81 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
             Arg::Short('d') | Arg::Long("d") => store.directory(parser.value()?),
             Arg::Short('h') | Arg::Long("h") => {
                 // Without a value it is on; Arrow's takes one behind an equals sign.
-                let value = parser.optional_value();
-                store.huge_pages(value.map_or(Ok(true), |value| value.parse())?)
+                let told = parser.optional_value();
+                let takes = "-h takes true or false behind an equals sign, or nothing";
+                store.huge_pages(told.map_or(Ok(true), |told| {
+                    read(&told, takes, |text| text.parse().ok())
+                })?)
             }
-            Arg::Short('e') | Arg::Long("e") => store.external_store(parser.value()?.string()?),
-            Arg::Long("prefault") => store.prefault(parser.value()?.parse_with(prefault)?),
-            Arg::Long("mode") => store.mode(parser.value()?.parse_with(mode)?),
-            Arg::Long("group") => store.group(parser.value()?.string()?),
-            Arg::Long("allow-uid") => store.allow_uid(parser.value()?.parse_with(uid)?),
-            Arg::Long("metrics") => store.metrics(parser.value()?.parse_with(address)?),
+            Arg::Short('e') | Arg::Long("e") => {
+                let takes = "-e takes the endpoint of an external store, such as hashtable://NAME";
+                store.external_store(value(parser, takes, |text| Some(text.to_owned()))?)
+            }
+            Arg::Long("prefault") => {
+                let takes = "--prefault takes one of off, background, full";
+                store.prefault(value(parser, takes, prefault)?)
+            }
+            Arg::Long("poll-time") => store.poll_time(Duration::from_micros(number(
+                parser,
+                "poll-time",
+                "microseconds",
+            )?)),
+            Arg::Long("mode") => {
+                let takes = "--mode takes permissions in octal digits, such as 660";
+                store.mode(value(parser, takes, |text| {
+                    u32::from_str_radix(text, 8).ok()
+                })?)
+            }
+            Arg::Long("group") => {
+                let takes = "--group takes a group's name or number, such as users";
+                store.group(value(parser, takes, |text| Some(text.to_owned()))?)
+            }
+            Arg::Long("allow-uid") => {
+                let takes = "--allow-uid takes the number of a user, such as 1000";
+                store.allow_uid(parsed(parser, takes)?)
+            }
+            Arg::Long("metrics") => {
+                let takes = "--metrics takes an IP address and a port, such as 127.0.0.1:9187";
+                store.metrics(parsed::<SocketAddr>(parser, takes)?)
+            }
             Arg::Long("log") => {
-                level = Some(parser.value()?.parse_with(log_level)?);
+                let takes = "--log takes one of off, error, warn, info, debug, trace";
+                level = Some(parsed(parser, takes)?);
                 store
             }
-            Arg::Long("max-clients") => store.max_clients(parser.value()?.parse()?),
-            Arg::Long("max-subscriptions") => store.max_subscriptions(parser.value()?.parse()?),
-            Arg::Long("max-objects") => store.max_objects(parser.value()?.parse()?),
-            Arg::Long("no-shared-memory") => store.shared_memory(false),
-            Arg::Long("max-pins") => store.max_pins(parser.value()?.parse()?),
-            Arg::Long("ring-requests") => store.ring_requests(parser.value()?.parse()?),
-            Arg::Long("ring-bytes") => store.ring_bytes(parser.value()?.parse()?),
-            Arg::Long("poll-time") => {
-                store.poll_time(Duration::from_micros(parser.value()?.parse()?))
+            Arg::Long("max-clients") => {
+                store.max_clients(number(parser, "max-clients", "connections")?)
             }
-            Arg::Long("max-ids") => store.max_ids(parser.value()?.parse()?),
-            Arg::Long("max-request-bytes") => store.max_request_bytes(parser.value()?.parse()?),
+            Arg::Long("max-subscriptions") => {
+                store.max_subscriptions(number(parser, "max-subscriptions", "subscriptions")?)
+            }
+            Arg::Long("max-objects") => {
+                store.max_objects(number(parser, "max-objects", "objects")?)
+            }
+            Arg::Long("max-ids") => store.max_ids(number(parser, "max-ids", "objects")?),
+            Arg::Long("max-request-bytes") => {
+                store.max_request_bytes(number(parser, "max-request-bytes", "bytes")?)
+            }
             Arg::Long("max-unfinished-bytes") => {
-                store.max_unfinished_bytes(parser.value()?.parse()?)
+                store.max_unfinished_bytes(number(parser, "max-unfinished-bytes", "bytes")?)
             }
-            Arg::Long("max-unread-bytes") => store.max_unread_bytes(parser.value()?.parse()?),
-            Arg::Long("max-waiting-ids") => store.max_waiting_ids(parser.value()?.parse()?),
-            Arg::Long("stall-timeout") => {
-                store.stall_timeout(Duration::from_secs(parser.value()?.parse()?))
+            Arg::Long("max-unread-bytes") => {
+                store.max_unread_bytes(number(parser, "max-unread-bytes", "bytes")?)
             }
+            Arg::Long("max-waiting-ids") => {
+                store.max_waiting_ids(number(parser, "max-waiting-ids", "objects")?)
+            }
+            Arg::Long("stall-timeout") => store.stall_timeout(Duration::from_secs(number(
+                parser,
+                "stall-timeout",
+                "seconds",
+            )?)),
+            Arg::Long("no-shared-memory") => store.shared_memory(false),
+            Arg::Long("max-pins") => store.max_pins(number(parser, "max-pins", "objects")?),
+            Arg::Long("ring-requests") => {
+                store.ring_requests(number(parser, "ring-requests", "requests")?)
+            }
+            Arg::Long("ring-bytes") => store.ring_bytes(number(parser, "ring-bytes", "bytes")?),
             Arg::Long("help") => return Ok(Command::Print(HELP.into())),
             Arg::Long("version") => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -244,36 +288,38 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
     }
 }
 
-fn bytes(text: &str) -> Result<u64, &'static str> {
-    text.parse()
-        .map_err(|_| "-m takes a number of bytes, such as 2000000000")
+/// An option's value, which is text of one kind; `takes` says of which option, and of what kind.
+fn value<T>(
+    parser: &mut Parser,
+    takes: &str,
+    kind: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, lexopt::Error> {
+    read(&parser.value()?, takes, kind)
 }
 
-fn mode(text: &str) -> Result<u32, &'static str> {
-    u32::from_str_radix(text, 8)
-        .map_err(|_| "--mode takes permissions in octal digits, such as 660")
+fn read<T>(
+    value: &OsStr,
+    takes: &str,
+    kind: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, lexopt::Error> {
+    let read = value.to_str().and_then(kind);
+    read.ok_or_else(|| format!("{takes}, not {value:?}").into())
 }
 
-fn uid(text: &str) -> Result<u32, &'static str> {
-    text.parse()
-        .map_err(|_| "--allow-uid takes the number of a user, such as 1000")
+/// The same where the kind is written as Rust writes it.
+fn parsed<T: FromStr>(parser: &mut Parser, takes: &str) -> Result<T, lexopt::Error> {
+    value(parser, takes, |text| text.parse().ok())
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "--metrics takes an IP address and a port, such as 127.0.0.1:9187")
+fn number<T: FromStr>(parser: &mut Parser, option: &str, of: &str) -> Result<T, lexopt::Error> {
+    parsed(parser, &format!("--{option} takes a whole number of {of}"))
 }
 
-fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
-    text.parse()
-        .map_err(|_| "--log takes one of off, error, warn, info, debug, trace")
-}
-
-fn prefault(text: &str) -> Result<Prefault, &'static str> {
+fn prefault(text: &str) -> Option<Prefault> {
     match text {
-        "off" => Ok(Prefault::Off),
-        "background" => Ok(Prefault::Background),
-        "full" => Ok(Prefault::Full),
-        _ => Err("--prefault takes one of off, background, full"),
+        "off" => Some(Prefault::Off),
+        "background" => Some(Prefault::Background),
+        "full" => Some(Prefault::Full),
+        _ => None,
     }
 }
