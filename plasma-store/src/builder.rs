@@ -140,14 +140,14 @@ impl StoreBuilder {
     }
 
     /// The socket's permissions: who may connect. 0600 unless told, which is this user only; with
-    /// [`allow_uid`](Self::allow_uid), 0666.
+    /// [`group`](Self::group), 0660; with [`allow_uid`](Self::allow_uid), 0666.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// The socket's group, by name or number; to let it connect, give it permission with
-    /// [`mode`](Self::mode).
+    /// The socket's group, by name or number. It may connect, unless [`mode`](Self::mode) says
+    /// otherwise.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
@@ -381,7 +381,11 @@ impl StoreBuilder {
             external: external.is_some(),
         };
         let listed = !self.allowed_uids.is_empty();
-        let mode = self.mode.unwrap_or(if listed { 0o666 } else { 0o600 });
+        let mode = self.mode.unwrap_or(match &self.group {
+            _ if listed => 0o666,
+            Some(_) => 0o660,
+            None => 0o600,
+        });
         let options = Options {
             limits,
             clients: self.limits,

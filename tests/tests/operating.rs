@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 use plasma_core::protocol::message::{NewObject, Reply, Request};
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::{Store, StoreError};
@@ -125,8 +125,11 @@ fn mode_of(socket: &Path) -> u32 {
 #[test]
 fn a_socket_is_its_owners_alone_unless_told() {
     within(LIMIT, || {
-        let expected: [(&[&str], u32); 4] = [
+        let group = getegid().to_string();
+        let expected: [(&[&str], u32); 6] = [
             (&[], 0o600),
+            (&["--group", &group], 0o660),
+            (&["--group", &group, "--mode", "600"], 0o600),
             (&["--mode", "660"], 0o660),
             (&["--allow-uid", "54321"], 0o666),
             (&["--mode", "620", "--allow-uid", "54321"], 0o620),
@@ -210,10 +213,12 @@ fn permissions_and_a_group_say_who_may_connect() {
     }
     within(LIMIT, move || {
         let group = ["--mode", "660", "--group", "54400"];
-        let store = StoreProcess::start_logged(1000, &group);
-        assert_eq!(knock(test, store.socket(), ANNE, 54_400), "served");
-        let answer = knock(test, store.socket(), BERT, BERT);
-        assert!(answer.contains("ermission denied"), "{answer}");
+        for args in [&group[..], &group[2..]] {
+            let store = StoreProcess::start_logged(1000, args);
+            assert_eq!(knock(test, store.socket(), ANNE, 54_400), "served");
+            let answer = knock(test, store.socket(), BERT, BERT);
+            assert!(answer.contains("ermission denied"), "{answer}");
+        }
         // Both have to let a client pass.
         let both = [&group[..], &["--allow-uid", "54321"]].concat();
         let store = StoreProcess::start_logged(1000, &both);

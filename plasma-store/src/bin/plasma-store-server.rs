@@ -52,8 +52,8 @@ Further options:
   --version                 print the version
 
 Who may connect: the user who starts the store, unless told otherwise:
-  --mode OCTAL              the socket's permissions: 600, or with --allow-uid 666
-  --group NAME              the socket's group; give it permission with --mode 660
+  --mode OCTAL              the socket's permissions: 600, or with --group 660, with --allow-uid 666
+  --group NAME              the socket's group, which may connect
   --allow-uid UID           let this user connect, and apart from the store's own only those who are
                             listed so; may be given again
 

@@ -47,7 +47,7 @@ pub(super) struct Peer {
 /// Why a connection is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("user {uid} may not connect: --allow-uid {uid} lets it, or --mode and --group")]
+    #[error("user {uid} may not connect: --allow-uid {uid} lets it, or --group, or --mode")]
     NotTheOwner { uid: u32 },
     #[error("user {uid} may not connect: --allow-uid {uid} lets it")]
     NotListed { uid: u32 },
