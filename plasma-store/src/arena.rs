@@ -133,11 +133,13 @@ impl Arena {
                 })?;
         let needed = capacity.next_multiple_of(page);
         let available = free_huge_bytes(page).unwrap_or(0);
-        enough(
-            needed,
-            available,
-            &format!("free huge pages of {} kB", page >> 10),
-        )?;
+        if needed > available {
+            return Err(StoreError::NotEnoughHugePages {
+                asked_bytes: needed,
+                available_bytes: available,
+                page_bytes: page,
+            });
+        }
         let wanted = (capacity + capacity / HUGE_STRETCH_DIVISOR).next_multiple_of(page);
         let len = wanted.min(available / page * page);
         // The directory tells the page size. The file itself is in none: that way the kernel can

@@ -4,7 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why a store cannot start, or had to stop. Each says what to do about it.
+/// Why a store cannot start, or had to stop. Each says what to do about it, where that is known: what
+/// the kernel refuses is told in the kernel's words.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -24,8 +25,27 @@ pub enum StoreError {
         /// Where that is.
         place: String,
     },
+    /// There are not as many huge pages as the store is to have.
+    #[error(
+        "the store is to hold {asked_bytes} bytes, but only {available_bytes} are available in \
+         free huge pages of {} kB: ask for less, or reserve more pages (/proc/sys/vm/nr_hugepages; \
+         those of another size in /sys/kernel/mm/hugepages)",
+        page_bytes >> 10
+    )]
+    NotEnoughHugePages {
+        /// The capacity asked for in whole pages, in bytes.
+        asked_bytes: u64,
+        /// What is there, in bytes.
+        available_bytes: u64,
+        /// The size of a page, in bytes.
+        page_bytes: u64,
+    },
     /// The directory for the store's memory cannot be used.
-    #[error("cannot use {} for the store's memory: {source}", directory.display())]
+    #[error(
+        "cannot use {} for the store's memory: {source}: give a directory that is there and that \
+         this user can make files in (-d)",
+        directory.display()
+    )]
     Directory {
         /// The directory that was given.
         directory: PathBuf,
@@ -91,7 +111,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The socket cannot be made.
-    #[error("cannot listen at {}: {source}", path.display())]
+    #[error("cannot listen at {}: {source}{}", path.display(), socket_hint(source))]
     Socket {
         /// The path that was given.
         path: PathBuf,
@@ -121,6 +141,19 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The store's thread panicked.
-    #[error("the store's thread panicked")]
+    #[error(
+        "the store's thread panicked, which is a mistake in the store: please report what it has \
+         said on standard error"
+    )]
     Panicked,
+}
+
+fn socket_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => ": make its folder first, or choose another path",
+        io::ErrorKind::PermissionDenied => {
+            ": choose a folder that this user can make files in, and a group that it is in"
+        }
+        _ => "",
+    }
 }

@@ -85,7 +85,10 @@ fn a_store_says_why_it_cannot_listen() {
             &[&len, "107", "shorter"],
         );
         let nowhere = refusal(&["-m", "1000", "-s", "/nowhere/plasma.sock"]);
-        says(&nowhere, &["/nowhere/plasma.sock", "No such file"]);
+        says(
+            &nowhere,
+            &["/nowhere/plasma.sock", "No such file", "make its folder"],
+        );
         let group = refusal(&["-m", "1000", "--group", "no-such-group"]);
         says(&group, &["no-such-group"]);
         // The longest path that can be is not too long.
@@ -116,7 +119,7 @@ fn a_store_says_how_much_memory_there_is() {
         );
         says(
             &refusal(&["-m", "1000", "-d", "/nowhere"]),
-            &["/nowhere", "No such file"],
+            &["/nowhere", "No such file", "directory that is there"],
         );
         says(&refusal(&["-m", "0"]), &["capacity", "at least 1 byte"]);
         says(
@@ -404,7 +407,12 @@ fn a_store_of_huge_pages_can_be_filled() {
         let much = refusal(&["-m", "1099511627776", "-d", place, "-h"]);
         says(
             &much,
-            &["1099511627776", "available", "free huge pages of 2048 kB"],
+            &[
+                "1099511627776",
+                "available",
+                "free huge pages of 2048 kB",
+                "/proc/sys/vm/nr_hugepages",
+            ],
         );
         {
             let args = ["-d", place, "-h"];
