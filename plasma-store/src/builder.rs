@@ -245,15 +245,18 @@ impl StoreBuilder {
     ///
     /// Sealed objects are then listed in an index that clients read, which takes 64 bytes for each
     /// of up to four times as many objects as there are (128 KiB at least), and each client has pages
-    /// of its own: 8 KiB when it only reads, and up to 16 bytes for each object that it holds; some
-    /// 300 KiB once it writes small objects.
+    /// of its own: 12 KiB when it only reads (24 KiB where many of its threads do), and up to 16 bytes
+    /// for each object that it holds; up to some 300 KiB once it writes small objects.
+    ///
+    /// It takes Linux 5.1. On an older kernel the store uses the socket, and its log says so once.
     pub fn shared_memory(mut self, shared_memory: bool) -> Self {
         self.sharing.enabled = shared_memory;
         self
     }
 
     /// Objects that one client can hold through [`shared_memory`](Self::shared_memory); 8192 unless
-    /// told, 0 is the same as none of it. What it holds beyond that goes through the socket.
+    /// told, and 1,048,576 at most: more counts as that. 0 is the same as none of it. What a client
+    /// holds beyond that goes through the socket.
     ///
     /// The store looks at what all clients hold when it deletes or evicts, so this bounds what a
     /// client can make that cost.
@@ -263,14 +266,17 @@ impl StoreBuilder {
     }
 
     /// Small requests that one client can have under way in shared memory, rounded up to a power of
-    /// two; 256 unless told, 0 has them go through the socket.
+    /// two; 256 unless told, and 65,536 at most: more counts as that. 0 has them go through the
+    /// socket.
     pub fn ring_requests(mut self, requests: u32) -> Self {
         self.sharing.requests = requests;
         self
     }
 
-    /// Bytes of content that one client can have under way in shared memory; 256 KiB unless told.
-    /// Only objects of up to 16 KiB, and no more than this, have their content sent that way.
+    /// Bytes of content that one client can have under way in shared memory, rounded up to a multiple
+    /// of 64; 256 KiB unless told, and 1 GiB at most: more counts as that. Only objects of up to
+    /// 16 KiB, and no more than this, have their content sent that way: with 0 it goes through the
+    /// socket, and larger objects are created, written and sealed as ever.
     pub fn ring_bytes(mut self, bytes: u32) -> Self {
         self.sharing.content_bytes = bytes;
         self

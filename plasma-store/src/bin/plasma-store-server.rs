@@ -78,11 +78,15 @@ Limits, and what comes of those who go beyond them (the log says who did, and wh
 
 What clients of this project share with the store beside the socket; Arrow's never do:
   --no-shared-memory        nothing: everything goes through the socket
-  --max-pins N              objects that a client can hold without asking, 8192 unless told; what it
-                            holds beyond that goes through the socket
-  --ring-requests N         small requests a client can have under way in memory, 256 unless told; 0
-                            has them go through the socket
-  --ring-bytes N            bytes of content it can have under way there, 262144 unless told
+  --max-pins N              objects that a client can hold without asking, 8192 unless told, 1048576
+                            at most; what it holds beyond that goes through the socket; 0 is
+                            --no-shared-memory
+  --ring-requests N         small requests a client can have under way in memory, 256 unless told,
+                            65536 at most, rounded up to a power of two; 0 has them go through the
+                            socket
+  --ring-bytes N            bytes of content it can have under way there, 262144 unless told, 1 GiB
+                            at most, rounded up to a multiple of 64; 0 has content go through the
+                            socket
 
 Options take one dash or two, and their value behind a space or an equals sign.
 SIGTERM and SIGINT end the store and remove its socket. Logs go to standard error; without --log the
