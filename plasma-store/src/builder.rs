@@ -165,7 +165,9 @@ impl StoreBuilder {
         self
     }
 
-    /// Connections at a time; 4096 unless told. One more is closed at once.
+    /// Connections at a time; 4096 unless told. One more is closed at once. A client is one, and one
+    /// more for each of its subscriptions and for each of its threads whose get waits through the
+    /// socket; it keeps up to four of the latter for the next such gets.
     ///
     /// A connection takes a descriptor of this process, three where it shares memory, and a
     /// subscription takes one more. [`run`](Self::run) raises the limit on them (`ulimit -n`) as far
@@ -302,7 +304,7 @@ impl StoreBuilder {
         self
     }
 
-    /// Runs the store on a thread of this process.
+    /// Runs the store on a thread of this process. It serves once this returns.
     ///
     /// # Errors
     /// The store cannot start: there is too little memory, the socket is in use, …

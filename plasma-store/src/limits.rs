@@ -7,7 +7,7 @@
 //!
 //! | limit | unless told | why | who goes beyond it |
 //! |---|---|---|---|
-//! | `max-clients` | 4096 | each takes descriptors and buffers | is refused: its connection is closed |
+//! | `max-clients` | 4096 | each connection takes descriptors and buffers | is refused: its connection is closed |
 //! | `max-subscriptions` | 1024 | each hears of all objects, and may be slow | has its stream closed |
 //! | `max-objects` | 4 million, and one for 64 bytes of capacity | objects of no bytes take memory too | evicts, or is told `OutOfMemory` |
 //! | `max-ids` | 1,048,576 | one request is handled without a pause | is cut off |

@@ -58,7 +58,9 @@ Who may connect: the user who starts the store, unless told otherwise:
                             listed so; may be given again
 
 Limits, and what comes of those who go beyond them (the log says who did, and which it was):
-  --max-clients N           connections at a time, 4096 unless told; one more is closed
+  --max-clients N           connections at a time, 4096 unless told; one more is closed. A client is
+                            one, and one more for each subscription and for each thread whose get
+                            waits through the socket
   --max-subscriptions N     subscriptions at a time, 1024 unless told; the stream of one more is
                             closed
   --max-objects N           objects at a time, whatever their size, up to 16 million; 4 million and
