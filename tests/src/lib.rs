@@ -5,6 +5,7 @@
 pub mod fuzzed;
 pub mod raw;
 
+use std::collections::HashSet;
 use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read};
 use std::net::Shutdown;
@@ -234,10 +235,19 @@ impl StoreProcess {
             .count()
     }
 
-    /// How many of its descriptors are sockets.
+    /// How many sockets it has at its path: the listener, and one for each connection.
     pub fn sockets(&self) -> usize {
+        let known = std::fs::read_to_string(format!("/proc/{}/net/unix", self.pid()));
+        let known = known.expect("the kernel's list of sockets");
+        let path = self.socket().to_string_lossy();
+        let at_path: HashSet<_> = known
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| fields.get(7) == Some(&&*path))
+            .filter_map(|fields| Some(format!("socket:[{}]", fields.get(6)?)))
+            .collect();
         let open = self.open_descriptors();
-        open.filter(|target| target.starts_with("socket:")).count()
+        open.filter(|target| at_path.contains(target)).count()
     }
 
     /// What its descriptors are, as the kernel says.

@@ -180,7 +180,7 @@ impl Scene {
         let heard = client.subscribe().expect("the store answers");
         // The connection on which gets wait is kept for the next that has to.
         assert!(client.get(ID, 1).expect("the store answers").is_none());
-        eventually("nobody else is there", || store.sockets() == 5);
+        eventually("nobody else is there", || store.sockets() == 4);
         Self {
             descriptors: store.descriptors(),
             store,

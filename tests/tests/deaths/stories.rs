@@ -382,8 +382,8 @@ pub const WAITS: Story = Story {
     },
     meanwhile: |scene, step| {
         if step == "the get request" && scene.way == Way::Shared {
-            // The bystander's five, the client's, and one for its wait.
-            eventually("the store has been asked", || scene.store.sockets() == 7);
+            // The bystander's four, the client's, and one for its wait.
+            eventually("the store has been asked", || scene.store.sockets() == 6);
         }
         if step == "waiting" {
             scene.put(ID, b"the bystander's");

@@ -282,7 +282,7 @@ fn who_waits_is_served_by_who_asks_nobody() {
                 std::thread::spawn(move || waiter.get(id(number), -1))
             };
             if number % 2 == 0 {
-                eventually("it waits", || store.sockets() >= 6);
+                eventually("it waits", || store.sockets() >= 4);
             }
             put(&writer, id(number), 100);
             let object = waiting.join().unwrap().unwrap().unwrap();

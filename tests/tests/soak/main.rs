@@ -138,8 +138,8 @@ fn soak(kinds: Vec<Kind>, duration: Duration) {
 /// there are.
 fn settled(store: &StoreProcess, watcher: &PlasmaClient) -> usize {
     eventually("the store lets go of who has gone", || {
-        // The watcher's connection and its bell, and the listener.
-        store.sockets() == 3
+        // The watcher's connection, and the listener.
+        store.sockets() == 2
     });
     let mut objects = Vec::new();
     eventually("nothing is held any more", || {
