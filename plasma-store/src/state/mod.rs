@@ -47,6 +47,10 @@ const WAIT_COST: usize = 64;
 /// Characters of a client's name that are kept.
 const MAX_NAME_LEN: usize = 256;
 
+/// How often to look whether those who read without asking have let go of what is in the way of
+/// something that a get waits for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 /// One connection, never the same twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(pub(crate) u64);
@@ -199,6 +203,8 @@ pub(crate) struct State<R = NoReaders> {
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
+    /// When to look next whether those who read without asking have let go of what is in their way.
+    next_look: Duration,
     unsealed: usize,
     evictions: u64,
     evicted_bytes: u64,
@@ -235,6 +241,7 @@ impl<R: Readers> State<R> {
             read: BTreeSet::new(),
             holders: Vec::new(),
             starved: BTreeSet::new(),
+            next_look: Duration::ZERO,
             unsealed: 0,
             evictions: 0,
             evicted_bytes: 0,
@@ -539,14 +546,26 @@ impl<R: Readers> State<R> {
 
     /// When [`expire`](Self::expire) is to be called next.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.waits.next_deadline()
+        let look = self.readers_are_in_the_way().then_some(self.next_look);
+        let deadlines = [self.waits.next_deadline(), look];
+        deadlines.into_iter().flatten().min()
     }
 
-    /// Answers the gets whose time is up.
+    /// Answers the gets whose time is up, and brings back what has room by now.
     pub(crate) fn expire(&mut self, now: Now, fx: &mut Effects) {
         while let Some(wait) = self.waits.expire(now.elapsed) {
             self.answer(wait, fx);
         }
+        if self.readers_are_in_the_way() && self.next_look <= now.elapsed {
+            self.next_look = now.elapsed.saturating_add(LOOK_INTERVAL);
+            self.sweep(now, fx);
+        }
+    }
+
+    /// Whether something may find room once those who read without asking let go, of which they tell
+    /// nobody.
+    fn readers_are_in_the_way(&self) -> bool {
+        !self.starved.is_empty() && !self.read.is_empty()
     }
 
     /// Gives a sealed object to everyone who waits for it; who that was. What its creator gets
@@ -869,6 +888,10 @@ impl<R: Readers> State<R> {
         let Some(size) = self.table.at(slot).map(Object::size) else {
             return false;
         };
+        if self.missing_bytes(size) > self.lru.evictable_bytes() && !self.read.is_empty() {
+            // They may have let go of what they were seen to hold.
+            self.look_at_readers(fx);
+        }
         if self.missing_bytes(size) > self.lru.evictable_bytes() {
             return false;
         }

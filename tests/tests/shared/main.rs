@@ -2,6 +2,7 @@
 
 mod asking;
 mod crashes;
+mod external;
 mod forks;
 mod noise;
 mod order;
