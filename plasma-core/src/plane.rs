@@ -17,13 +17,13 @@ use crate::connection::Connection;
 use crate::hand::with_hint;
 use crate::protocol::message::Outcome;
 use crate::segment::{Access, Segment};
+use crate::shm::Offer;
 use crate::shm::bell::Bell;
 use crate::shm::index::{Extent, Found, Index};
 use crate::shm::memory::Memory;
-use crate::shm::page::Shape;
+use crate::shm::page::{PinMemory, Shape};
 use crate::shm::pins::{Got, Pin, Pins};
 use crate::shm::ring::{Created, RingRequest, Submitter};
-use crate::shm::{self, Offer};
 use crate::spin::Spin;
 use crate::{ObjectId, PlasmaError};
 
@@ -72,10 +72,12 @@ impl Plane {
         let index = map(index, index_len, false)?;
         let index = Index::open(&index, index_len).ok_or_else(|| unusable("without an index"))?;
         let page = map(page, shape.page_len(), true)?;
-        let pins = Pins::open(&page, shape).ok_or_else(|| unusable("without pins"))?;
+        let answers = map(answers, shape.answers_len(), false)?;
+        let pins = PinMemory::open(&page, &answers, shape);
+        let pins = Pins::new(pins.ok_or_else(|| unusable("without pins"))?);
         // So that the first get is as any other. Where it cannot be mapped, each says so.
         let _ = segment.1.map(Access::Read);
-        let ring = Self::open_ring(shape, &page, answers)?;
+        let ring = Self::open_ring(shape, &page, &answers)?;
         Ok(Self {
             index,
             pins,
@@ -89,15 +91,12 @@ impl Plane {
     fn open_ring(
         shape: &Shape,
         page: &Arc<Memory>,
-        answers: OwnedFd,
+        answers: &Arc<Memory>,
     ) -> Result<Option<Mutex<Ring>>, PlasmaError> {
         if shape.requests == 0 {
             return Ok(None);
         }
-        let len = shape.answers_len();
-        let answers = Memory::open(answers, len, false);
-        let answers = answers.map_err(|source| PlasmaError::Map { len, source })?;
-        let submitter = Submitter::open(page, &Arc::new(answers), shape);
+        let submitter = Submitter::open(page, answers, shape);
         let submitter = submitter.ok_or_else(|| unusable("without a ring"))?;
         Ok(Some(Mutex::new(Ring {
             submitter,
@@ -150,20 +149,16 @@ impl Plane {
 
     /// Notes objects as used; whether that is all there is to do.
     pub(crate) fn refresh(&self, ids: &[ObjectId]) -> bool {
-        if ids.len() > shm::page::TOUCHES {
-            return false;
+        let mut objects = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.index.find(id) {
+                Found::Here(seen) => objects.push(seen),
+                // It is not there, or is held by somebody.
+                Found::Nowhere => {}
+                Found::Unknown => return false,
+            }
         }
-        // What is not in the index is not there, or is held by somebody, or the store has to be asked.
-        with_hint(|hint| {
-            ids.iter().all(|id| match self.index.find(id) {
-                Found::Here(seen) => {
-                    self.pins.refresh(&seen, hint);
-                    true
-                }
-                Found::Nowhere => true,
-                Found::Unknown => false,
-            })
-        })
+        with_hint(|hint| self.pins.refresh(&objects, hint))
     }
 
     /// Counts one more buffer of a pinned object.

@@ -137,6 +137,7 @@ impl Readers for Option<SharedReaders> {
                     used.push((Slot::from_number(slot), kind));
                 });
             }
+            readers.index.end_look();
         }
         used
     }

@@ -89,7 +89,9 @@ pub struct Header {
     homes: AtomicU64,
     /// Objects that are sealed and not listed.
     unlisted: AtomicU64,
-    _unused_too: [AtomicU64; 5],
+    /// How often the store has looked at what clients use.
+    looks: AtomicU64,
+    _unused_too: [AtomicU64; 4],
 }
 
 // SAFETY: atomics of eight bytes, sixteen of them in 128 bytes.
@@ -420,6 +422,14 @@ impl Index {
         Found::Unknown
     }
 
+    /// How often the store has looked at what clients use. What was used before it looked last is to be
+    /// noted anew.
+    #[inline(always)]
+    pub fn looks(&self) -> u64 {
+        let header = self.header();
+        header.map_or(0, |header| header.looks.load(Ordering::Relaxed))
+    }
+
     /// The stamp of an entry now, for [`pins`](super::pins).
     pub(super) fn stamp(&self, place: Place) -> u64 {
         self.entries
@@ -554,7 +564,8 @@ impl IndexWriter {
             keeper: word(),
             homes: word(),
             unlisted: word(),
-            _unused_too: words(),
+            looks: word(),
+            _unused_too: std::array::from_fn(|_| word()),
         };
         let max_homes = homes + 1;
         let entries: Vec<_> = (0..max_homes + WINDOW).map(entry).collect();
@@ -602,6 +613,15 @@ impl IndexWriter {
     pub fn keeper_word(&self) -> Option<KeeperWord> {
         let header = self.index.header.clone();
         (!header.is_empty()).then_some(KeeperWord(header))
+    }
+
+    /// Says that the store has looked at what clients use: from here on they note it anew.
+    pub fn end_look(&self) {
+        if let Some(header) = self.index.header() {
+            let looks = header.looks.load(Ordering::Relaxed);
+            header.looks.store(looks.wrapping_add(1), Ordering::Release);
+            crash_point!();
+        }
     }
 
     /// Lists an object that was sealed; where, if there was a place for it.

@@ -84,9 +84,8 @@ const UID: u64 = super::index::FIRST_UID;
 
 /// A client's pins, as both sides see them.
 fn pins() -> (Pins, PinView) {
-    let (header, lanes, slots) = PageHeader::model(1);
-    let pins = Pins::new(header.clone(), lanes.clone(), slots.clone());
-    (pins, PinView::new(header, lanes, slots))
+    let (_, memory) = PageHeader::model(1);
+    (Pins::new(memory.clone()), PinView::new(memory))
 }
 
 /// A reader gets and reads an object that the store deletes and whose memory it uses again.

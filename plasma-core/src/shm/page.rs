@@ -5,6 +5,7 @@
 //! |---|---|
 //! | 0 | [`PageHeader`] |
 //! | 256 | [`LANES`] times [`Lane`]: what was used |
+//! | then | [`Refreshes`]: what is to count as used |
 //! | then | pins: [`PinSlot`] |
 //! | then | requests, 64 bytes each |
 //! | then | their content |
@@ -14,9 +15,9 @@
 //! | 0 | [`AnswersHeader`] |
 //! | 64 | answers, 32 bytes each |
 
-use super::memory::Shareable;
-#[cfg(all(plasma_loom, test))]
-use super::memory::Slice;
+use std::sync::Arc;
+
+use super::memory::{Memory, Shareable, Slice};
 use super::ring::{Answer, CONTENT_ALIGNMENT, Submission};
 use super::sync::AtomicU64;
 
@@ -71,6 +72,28 @@ pub struct Lane {
 // SAFETY: atomics of eight bytes, without a gap: 64 bytes and eight for each use.
 unsafe impl Shareable for Lane {}
 
+/// Refreshes that may be under way.
+#[cfg(not(all(plasma_loom, test)))]
+pub const REFRESHES: usize = 256;
+
+/// The same in models.
+#[cfg(all(plasma_loom, test))]
+pub const REFRESHES: usize = 1;
+
+/// What a client wants to count as just used. The store answers how much of it it has seen, and until
+/// then nothing is written over it.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Refreshes {
+    /// How many were written so far.
+    pub(super) written: AtomicU64,
+    _unused: [AtomicU64; 7],
+    pub(super) objects: [AtomicU64; REFRESHES],
+}
+
+// SAFETY: atomics of eight bytes, without a gap: 64 bytes and eight for each.
+unsafe impl Shareable for Refreshes {}
+
 /// What a client holds, a pin each.
 #[repr(C, align(16))]
 #[derive(Debug)]
@@ -90,7 +113,9 @@ unsafe impl Shareable for PinSlot {}
 pub struct AnswersHeader {
     /// Whether the store is to be woken for requests in the ring.
     pub(super) need_wakeup: AtomicU64,
-    _unused: [AtomicU64; 7],
+    /// Refreshes that were seen.
+    pub(super) refreshed: AtomicU64,
+    _unused: [AtomicU64; 6],
 }
 
 // SAFETY: atomics of eight bytes, eight of them in 64 bytes.
@@ -99,7 +124,7 @@ unsafe impl Shareable for AnswersHeader {}
 #[cfg(all(plasma_loom, test))]
 impl PageHeader {
     /// A page of a model's, with so many pins.
-    pub(super) fn model(pins: usize) -> (Slice<Self>, Slice<Lane>, Slice<PinSlot>) {
+    pub(super) fn model(pins: usize) -> (Slice<Self>, PinMemory) {
         let word = || AtomicU64::new(0);
         let header = Self {
             pins_in_use: word(),
@@ -125,11 +150,20 @@ impl PageHeader {
                 slot: word(),
             })
             .collect();
-        (
-            Slice::model(vec![header]),
-            Slice::model(lanes),
-            Slice::model(slots),
-        )
+        let refreshes = Refreshes {
+            written: word(),
+            _unused: std::array::from_fn(|_| word()),
+            objects: std::array::from_fn(|_| word()),
+        };
+        let header = Slice::model(vec![header]);
+        let memory = PinMemory {
+            header: header.clone(),
+            lanes: Slice::model(lanes),
+            refreshes: Slice::model(vec![refreshes]),
+            slots: Slice::model(slots),
+            answers_header: AnswersHeader::model(),
+        };
+        (header, memory)
     }
 }
 
@@ -138,8 +172,36 @@ impl AnswersHeader {
     pub(super) fn model() -> Slice<Self> {
         Slice::model(vec![Self {
             need_wakeup: AtomicU64::new(0),
+            refreshed: AtomicU64::new(0),
             _unused: std::array::from_fn(|_| AtomicU64::new(0)),
         }])
+    }
+}
+
+/// The parts of both pages that are about what the client holds and uses.
+#[derive(Clone, Debug)]
+pub struct PinMemory {
+    pub(super) header: Slice<PageHeader>,
+    pub(super) lanes: Slice<Lane>,
+    pub(super) refreshes: Slice<Refreshes>,
+    pub(super) slots: Slice<PinSlot>,
+    pub(super) answers_header: Slice<AnswersHeader>,
+}
+
+impl PinMemory {
+    /// Finds them in pages of which one can be written: the first by the client, the other by the
+    /// store.
+    pub fn open(page: &Arc<Memory>, answers: &Arc<Memory>, shape: &Shape) -> Option<Self> {
+        if !page.is_writable() && !answers.is_writable() {
+            return None;
+        }
+        Some(Self {
+            header: page.slice(0, 1)?,
+            lanes: page.slice(shape.lanes(), LANES)?,
+            refreshes: page.slice(shape.refreshes(), 1)?,
+            slots: page.slice(shape.slots(), shape.pins as usize)?,
+            answers_header: answers.slice(0, 1)?,
+        })
     }
 }
 
@@ -180,8 +242,12 @@ impl Shape {
         size_of::<PageHeader>()
     }
 
-    pub(super) fn slots(&self) -> usize {
+    pub(super) fn refreshes(&self) -> usize {
         self.lanes() + LANES * size_of::<Lane>()
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.refreshes() + size_of::<Refreshes>()
     }
 
     pub(super) fn submissions(&self) -> usize {

@@ -17,12 +17,11 @@
 //! A client that dies cannot clean up: the store drops its pins with its connection.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
 use super::crash::crash_point;
 use super::index::{Extent, Found, Index, Place, Sighting};
-use super::memory::{Memory, Slice};
-use super::page::{Lane, PageHeader, PinSlot, Shape, TOUCHES};
+use super::page::{LANES, Lane, PinMemory, REFRESHES, TOUCHES};
 use super::ring::Created;
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use super::twins::{is_skipped, unless_skipped};
@@ -57,16 +56,25 @@ pub struct Hint {
     pub slot: Cell<u32>,
     /// The thread's lane.
     pub lane: Cell<u32>,
-    /// The uid that this thread noted last as used.
-    pub used: Cell<u64>,
+    /// What this thread noted last as used.
+    used: Cell<Used>,
+}
+
+/// An object that was noted as used: by its uid, where it was pinned, and how often the store had looked
+/// at what is used. A thread may have clients of several stores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Used {
+    uid: u64,
+    pins: usize,
+    looks: u64,
 }
 
 /// A client's pins, for the client.
 #[derive(Debug)]
 pub struct Pins {
-    header: Slice<PageHeader>,
-    lanes: Slice<Lane>,
-    slots: Slice<PinSlot>,
+    memory: PinMemory,
+    /// Held by whoever writes refreshes.
+    refreshing: Mutex<()>,
     /// How many handles of this process are behind each pin. It is nobody else's business.
     owners: Box<[AtomicU32]>,
 }
@@ -77,7 +85,11 @@ impl Hint {
         Self {
             slot: Cell::new(slot),
             lane: Cell::new(lane),
-            used: Cell::new(0),
+            used: Cell::new(Used {
+                uid: 0,
+                pins: 0,
+                looks: 0,
+            }),
         }
     }
 }
@@ -91,25 +103,12 @@ impl Pin {
 }
 
 impl Pins {
-    /// The pins in a client's page.
-    pub fn open(memory: &Arc<Memory>, shape: &Shape) -> Option<Self> {
-        if !memory.is_writable() {
-            return None;
-        }
-        Some(Self::new(
-            memory.slice(0, 1)?,
-            memory.slice(shape.lanes(), super::page::LANES)?,
-            memory.slice(shape.slots(), shape.pins as usize)?,
-        ))
-    }
-
-    /// Pins in these places.
-    pub fn new(header: Slice<PageHeader>, lanes: Slice<Lane>, slots: Slice<PinSlot>) -> Self {
-        let owners = slots.iter().map(|_| AtomicU32::new(0)).collect();
+    /// The pins in a client's page, which it may write.
+    pub fn new(memory: PinMemory) -> Self {
+        let owners = memory.slots.iter().map(|_| AtomicU32::new(0)).collect();
         Self {
-            header,
-            lanes,
-            slots,
+            memory,
+            refreshing: Mutex::new(()),
             owners,
         }
     }
@@ -119,7 +118,7 @@ impl Pins {
     #[inline(always)]
     pub fn get_if_there(&self, index: &Index, id: &ObjectId, hint: &Hint) -> Option<(Pin, Extent)> {
         match index.find(id) {
-            Found::Here(seen) => self.hold(&seen, hint)?,
+            Found::Here(seen) => self.hold(index, &seen, hint)?,
             Found::Nowhere | Found::Unknown => None,
         }
     }
@@ -135,7 +134,7 @@ impl Pins {
                 }
                 Found::Unknown => return Got::Unknown,
             };
-            match self.hold(&seen, hint) {
+            match self.hold(index, &seen, hint) {
                 Some(Some((pin, extent))) => return Got::Pinned(pin, extent),
                 Some(None) => {}
                 None => return Got::Unknown,
@@ -146,10 +145,15 @@ impl Pins {
 
     /// Holds an object that was seen; `Some(None)` where it is too late, and `None` without a pin.
     #[inline(always)]
-    fn hold(&self, seen: &Sighting<'_>, hint: &Hint) -> Option<Option<(Pin, Extent)>> {
+    fn hold(
+        &self,
+        index: &Index,
+        seen: &Sighting<'_>,
+        hint: &Hint,
+    ) -> Option<Option<(Pin, Extent)>> {
         let pin = self.mark(seen, hint)?;
         unless_skipped!(ReaderFence, fence(Ordering::SeqCst));
-        let extent = self.confirm(seen, pin, hint);
+        let extent = self.confirm(index, seen, pin, hint);
         Some(extent.map(|extent| (pin, extent)))
     }
 
@@ -175,7 +179,7 @@ impl Pins {
                 Ok(marked) => marked,
                 Err(got) => return got,
             };
-            match self.confirm(&seen, pin, hint) {
+            match self.confirm(index, &seen, pin, hint) {
                 Some(extent) => Got::Pinned(pin, extent),
                 None => self.get(index, id, hint),
             }
@@ -218,10 +222,10 @@ impl Pins {
 
     /// Where the object is that this client holds from now on, or `None` where it is too late.
     #[inline(always)]
-    fn confirm(&self, seen: &Sighting<'_>, pin: Pin, hint: &Hint) -> Option<Extent> {
+    fn confirm(&self, index: &Index, seen: &Sighting<'_>, pin: Pin, hint: &Hint) -> Option<Extent> {
         let extent = seen.extent();
         if extent.is_some() {
-            self.note(pin.place, pin.uid, hint);
+            self.note(pin, index.looks(), hint);
         } else {
             self.clear(pin.slot);
             self.give_back(pin.slot);
@@ -231,7 +235,7 @@ impl Pins {
 
     #[inline(always)]
     fn set(&self, pin: Pin, known_as: u32) {
-        if let Some(slot) = self.slots.get(pin.slot as usize) {
+        if let Some(slot) = self.memory.slots.get(pin.slot as usize) {
             slot.slot.store(u64::from(known_as), Ordering::Relaxed);
             crash_point!();
             slot.uid.store(pin.uid, Ordering::Release);
@@ -240,7 +244,7 @@ impl Pins {
     }
 
     fn clear(&self, slot: u32) {
-        if let Some(slot) = self.slots.get(slot as usize) {
+        if let Some(slot) = self.memory.slots.get(slot as usize) {
             let order = if is_skipped!(Release) {
                 Ordering::Relaxed
             } else {
@@ -289,7 +293,7 @@ impl Pins {
     /// Has the store look at this pin from now on, and at all before it.
     #[inline(always)]
     fn count_in(&self, slot: u32) {
-        if let Some(header) = self.header.first()
+        if let Some(header) = self.memory.header.first()
             && header.pins_in_use.load(Ordering::Relaxed) <= u64::from(slot)
         {
             header
@@ -352,31 +356,66 @@ impl Pins {
 
     /// Notes for the store that something was let go of that it wants back. Then wake it.
     pub fn tell_released(&self) {
-        if let Some(header) = self.header.first() {
+        if let Some(header) = self.memory.header.first() {
             header.released.fetch_add(1, Ordering::Release);
             crash_point!();
         }
     }
 
-    /// Notes for the store that an object is to count as just used.
-    pub fn refresh(&self, seen: &Sighting<'_>, hint: &Hint) {
-        hint.used.set(0);
-        self.note_touch(touch_of(seen.place, seen.uid) | REFRESH, hint);
+    /// Notes for the store that objects are to count as just used; whether there is room for that until
+    /// it looks.
+    pub fn refresh(&self, objects: &[Sighting<'_>], hint: &Hint) -> bool {
+        let PinMemory {
+            refreshes,
+            answers_header,
+            ..
+        } = &self.memory;
+        let (Some(refreshes), Some(seen)) = (refreshes.first(), answers_header.first()) else {
+            return false;
+        };
+        // What it guards is in shared memory, and nothing panics between its steps.
+        let turn = self.refreshing.lock();
+        let _turn = turn.unwrap_or_else(PoisonError::into_inner);
+        let written = refreshes.written.load(Ordering::Relaxed);
+        let unseen = written.wrapping_sub(seen.refreshed.load(Ordering::Acquire));
+        let room = (REFRESHES as u64).saturating_sub(unseen);
+        if objects.len() as u64 > room {
+            return false;
+        }
+        let mut number = written;
+        for object in objects {
+            let at = usize::try_from(number % REFRESHES as u64).unwrap_or(0);
+            if let Some(place) = refreshes.objects.get(at) {
+                place.store(touch_of(object.place, object.uid), Ordering::Relaxed);
+            }
+            number = number.wrapping_add(1);
+        }
+        crash_point!();
+        refreshes.written.store(number, Ordering::Release);
+        crash_point!();
+        // If it is read after this, that is later.
+        hint.used.set(Used::default());
+        true
     }
 
-    /// Notes for the store that an object was read. What is read again and again is noted once.
+    /// Notes for the store that an object was read: once, until the store has looked.
     #[inline(always)]
-    fn note(&self, place: Place, uid: u64, hint: &Hint) {
+    fn note(&self, pin: Pin, looks: u64, hint: &Hint) {
         if let Some(lane) = self.lane(hint) {
             add(&lane.hits);
         }
-        if hint.used.replace(uid) != uid {
-            self.note_touch(touch_of(place, uid), hint);
+        let used = Used {
+            uid: pin.uid,
+            pins: self.owners.as_ptr().addr(),
+            looks,
+        };
+        if hint.used.replace(used) != used {
+            self.note_touch(touch_of(pin.place, pin.uid), hint);
         }
     }
 
     fn lane(&self, hint: &Hint) -> Option<&Lane> {
-        self.lanes.get(hint.lane.get() as usize)
+        self.memory.lanes.get(hint.lane.get() as usize)
     }
 
     fn note_touch(&self, touch: u64, hint: &Hint) {
@@ -405,44 +444,49 @@ fn add(count: &AtomicU64) {
     count.store(was.wrapping_add(1), Ordering::Relaxed);
 }
 
-/// Set in a touch that the client asked for, rather than read the object. It is where a uid has none
-/// of its bits.
-const REFRESH: u64 = 1 << 32;
-
 /// A use of an object, in a word: where it is listed, and half of its uid.
 fn touch_of(place: Place, uid: u64) -> u64 {
     uid << 32 | u64::from(place.number())
 }
 
+/// What was written to a circle of words between one count and another, the oldest first, as far as it
+/// is still there.
+fn since(from: u64, to: u64, words: &[AtomicU64]) -> impl Iterator<Item = u64> {
+    let len = words.len() as u64;
+    let fresh = to.wrapping_sub(from).min(len);
+    (0..fresh).filter_map(move |number| {
+        let number = to.wrapping_sub(fresh).wrapping_add(number);
+        let at = usize::try_from(number.checked_rem(len)?).ok()?;
+        Some(words.get(at)?.load(Ordering::Relaxed))
+    })
+}
+
+/// What the store knows the object by that a use is of, if it is still listed there.
+fn slot_of(touch: u64, index: &Index) -> Option<u32> {
+    let place = Place::from_number(touch & u64::from(u32::MAX))?;
+    let (uid, slot) = index.occupant(place)?;
+    (uid as u32 == (touch >> 32) as u32).then_some(slot)
+}
+
 /// A client's pins, for the store. All that is read here is what a client wrote.
 #[derive(Debug)]
 pub struct PinView {
-    header: Slice<PageHeader>,
-    lanes: Slice<Lane>,
-    slots: Slice<PinSlot>,
+    memory: PinMemory,
     /// Uses that were read, of each lane.
-    read: [u64; super::page::LANES],
+    read: [u64; LANES],
+    /// Refreshes that were read.
+    refreshed: u64,
     /// Releases that were seen.
     released: u64,
 }
 
 impl PinView {
-    /// The pins in a client's page.
-    pub fn open(memory: &Arc<Memory>, shape: &Shape) -> Option<Self> {
-        Some(Self::new(
-            memory.slice(0, 1)?,
-            memory.slice(shape.lanes(), super::page::LANES)?,
-            memory.slice(shape.slots(), shape.pins as usize)?,
-        ))
-    }
-
-    /// Pins in these places.
-    pub fn new(header: Slice<PageHeader>, lanes: Slice<Lane>, slots: Slice<PinSlot>) -> Self {
+    /// The pins in a client's page, where the store may write what it answers.
+    pub fn new(memory: PinMemory) -> Self {
         Self {
-            header,
-            lanes,
-            slots,
-            read: [0; super::page::LANES],
+            memory,
+            read: [0; LANES],
+            refreshed: 0,
             released: 0,
         }
     }
@@ -451,11 +495,13 @@ impl PinView {
     /// (sequentially consistent) that has to come before this, and is not among them, nobody here holds or will.
     pub fn held(&self) -> impl Iterator<Item = (u64, u32)> {
         let in_use = self
+            .memory
             .header
             .first()
             .map_or(0, |header| header.pins_in_use.load(Ordering::Relaxed));
         let in_use = usize::try_from(in_use).unwrap_or(usize::MAX);
-        self.slots
+        self.memory
+            .slots
             .iter()
             .take(in_use)
             .map(|slot| (slot.uid.load(Ordering::Acquire), slot))
@@ -466,6 +512,7 @@ impl PinView {
     /// Whether the client has let go of something wanted since this was last asked.
     pub fn has_released(&mut self) -> bool {
         let released = self
+            .memory
             .header
             .first()
             .map_or(0, |header| header.released.load(Ordering::Acquire));
@@ -475,25 +522,32 @@ impl PinView {
     /// What the client used since this was last asked, the oldest first, as far as that is still
     /// known: what the store knows those objects by, and whether it asked for that.
     pub fn used(&mut self, index: &Index, mut each: impl FnMut(u32, bool)) {
-        for (lane, read) in self.lanes.iter().zip(&mut self.read) {
+        for (lane, read) in self.memory.lanes.iter().zip(&mut self.read) {
             let touched = lane.touched.load(Ordering::Acquire);
-            let fresh = touched.wrapping_sub(*read).min(TOUCHES as u64);
-            for number in 0..fresh {
-                let number = touched.wrapping_sub(fresh).wrapping_add(number);
-                let at = usize::try_from(number % TOUCHES as u64).unwrap_or(0);
-                let touch = lane
-                    .touches
-                    .get(at)
-                    .map_or(0, |t| t.load(Ordering::Relaxed));
-                let occupant = Place::from_number(touch & u64::from(u32::MAX))
-                    .and_then(|place| index.occupant(place));
-                if let Some((uid, slot)) = occupant
-                    && uid as u32 == ((touch & !REFRESH) >> 32) as u32
-                {
-                    each(slot, touch & REFRESH != 0);
+            for touch in since(*read, touched, &lane.touches) {
+                if let Some(slot) = slot_of(touch, index) {
+                    each(slot, false);
                 }
             }
             *read = touched;
+        }
+        let PinMemory {
+            refreshes,
+            answers_header,
+            ..
+        } = &self.memory;
+        if let (Some(refreshes), Some(seen)) = (refreshes.first(), answers_header.first()) {
+            let written = refreshes.written.load(Ordering::Acquire);
+            for touch in since(self.refreshed, written, &refreshes.objects) {
+                if let Some(slot) = slot_of(touch, index) {
+                    each(slot, true);
+                }
+            }
+            if written != self.refreshed {
+                self.refreshed = written;
+                seen.refreshed.store(written, Ordering::Release);
+                crash_point!();
+            }
         }
     }
 
@@ -501,7 +555,7 @@ impl PinView {
     /// threads of one client meet.
     pub fn counts(&self) -> (u64, u64) {
         let sum = |count: fn(&Lane) -> &AtomicU64| {
-            let counts = self.lanes.iter().map(count);
+            let counts = self.memory.lanes.iter().map(count);
             counts.fold(0, |sum: u64, count| {
                 sum.wrapping_add(count.load(Ordering::Relaxed))
             })

@@ -254,6 +254,8 @@ impl Server {
                 Some(Reply::GetDebugString(self.state.debug_string().into()))
             }
             Request::RefreshLru(ids) => {
+                // What was used before is to be older.
+                self.state.look_at_readers(&mut fx);
                 self.state.refresh(&ids);
                 Some(Reply::RefreshLru)
             }

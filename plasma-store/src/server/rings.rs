@@ -12,7 +12,7 @@ use plasma_core::protocol::frame::MessageType;
 use plasma_core::protocol::message::{Digest, ErrorCode, Outcome};
 use plasma_core::shm::bell::Bell;
 use plasma_core::shm::memory::{Memory, Writers};
-use plasma_core::shm::page::Shape;
+use plasma_core::shm::page::{PinMemory, Shape};
 use plasma_core::shm::pins::PinView;
 use plasma_core::shm::ring::{Created, Op, Requests, RingRequest};
 use plasma_core::shm::{Offer, index};
@@ -216,11 +216,11 @@ impl Server {
             theirs.into(),
         ];
         let (page, answers) = (Arc::new(page), Arc::new(answers));
-        let pins = PinView::open(&page, &shape).ok_or_else(missing)?;
+        let pins = PinMemory::open(&page, &answers, &shape).ok_or_else(missing)?;
         let token = Token::Bell(client).number();
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
         self.epoll.add(&bell, event)?;
-        readers.add(client, pins);
+        readers.add(client, PinView::new(pins));
         let requests = Requests::open(&page, &answers, &shape);
         if let Some(requests) = &requests {
             requests.need_wakeup(true);

@@ -137,6 +137,64 @@ fn what_is_held_is_not_evicted_and_what_was_read_is_evicted_later() {
     });
 }
 
+/// What one thread reads again and again, and nothing else, is as much in use as what many read.
+#[test]
+fn what_is_read_all_the_time_is_not_evicted() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(10 * MIB, &[]);
+        let (writer, reader) = (store.client(), store.client());
+        let read = |number| reader.get(id(number), 0).unwrap();
+        put(&writer, id(0), MIB as usize);
+        for number in 1..60 {
+            assert!(read(0).is_some(), "{number}");
+            put(&writer, id(number), MIB as usize);
+        }
+        assert!(read(1).is_none());
+    });
+}
+
+/// A refresh is not lost among reads, nor among other refreshes.
+#[test]
+fn what_was_refreshed_is_evicted_last() {
+    within(LIMIT, || {
+        const SMALL: u64 = 600;
+        let store = StoreProcess::start(10 * MIB, &[]);
+        let (writer, reader) = (store.client(), store.client());
+        for number in 0..9 {
+            put(&writer, id(number), MIB as usize);
+        }
+        let small: Vec<_> = (1000..1000 + SMALL).map(id).collect();
+        for id in &small {
+            put(&writer, *id, 100);
+        }
+        let read_small = || {
+            for id in &small {
+                assert!(reader.get(*id, 0).unwrap().is_some());
+            }
+        };
+        reader.refresh(&[id(0)]).unwrap();
+        read_small();
+        put(&writer, id(10), MIB as usize);
+        assert_eq!(reader.contains_many(&[id(0), id(1)]).unwrap(), [id(0)]);
+
+        // More than there is room for in memory, in one go and one by one.
+        reader.refresh(&[id(3)]).unwrap();
+        reader.refresh(&small).unwrap();
+        for id in &small {
+            reader.refresh(std::slice::from_ref(id)).unwrap();
+        }
+        reader.refresh(&[id(4)]).unwrap();
+        read_small();
+        for number in 11..15 {
+            put(&writer, id(number), MIB as usize);
+        }
+        let left: Vec<_> = (2..9)
+            .filter(|n| reader.contains(&id(*n)).unwrap())
+            .collect();
+        assert_eq!(left, [3, 4]);
+    });
+}
+
 /// Pins are few; what they do not suffice for, the store counts.
 #[test]
 fn where_pins_run_out_the_store_counts() {
