@@ -88,6 +88,15 @@ impl SharedReaders {
         self.found.extend(held.map(|(uid, _)| uid));
         self.found.sort_unstable();
     }
+
+    /// Finds this uid, if any client holds it.
+    fn look_for(&mut self, wanted: u64) {
+        fence(Ordering::SeqCst);
+        self.found.clear();
+        let mut held = self.pins.values().flat_map(PinView::held);
+        self.found
+            .extend(held.find(|(uid, _)| *uid == wanted).map(|(uid, _)| uid));
+    }
 }
 
 impl Readers for Option<SharedReaders> {
@@ -102,7 +111,11 @@ impl Readers for Option<SharedReaders> {
         for (id, uid) in objects {
             readers.index.withdraw(id, *uid);
         }
-        readers.look();
+        match objects {
+            // Nothing need be put in order to be looked through once.
+            [(_, uid)] => readers.look_for(*uid),
+            _ => readers.look(),
+        }
         let taken = objects.iter().map(|(id, uid)| {
             let held = readers.found.binary_search(uid).is_ok();
             if held {

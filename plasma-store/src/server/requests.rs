@@ -222,8 +222,8 @@ impl Server {
                 None
             }
             Request::Delete(ids) => {
-                let mut delete = |id: &ObjectId| (*id, self.state.delete(id, now, &mut fx));
-                Some(Reply::Delete(ids.iter().map(&mut delete).collect()))
+                let outcomes = self.state.delete(&ids, now, &mut fx);
+                Some(Reply::Delete(outcomes.into()))
             }
             Request::Contains(id) => Some(Reply::Contains {
                 id,

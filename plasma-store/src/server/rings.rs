@@ -331,8 +331,9 @@ impl Server {
                 Handled::Answered(outcome, sealed)
             }
             Op::Delete => {
-                let outcome = self.state.delete(&id, now, &mut fx);
+                let outcomes = self.state.delete(&[id], now, &mut fx);
                 self.settle(fx);
+                let outcome = outcomes.first().map_or(Ok(()), |(_, outcome)| *outcome);
                 Handled::Answered(outcome, Created::default())
             }
             Op::Batch | Op::BatchEnd if self.batch_failed(client) => {

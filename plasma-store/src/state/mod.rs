@@ -283,12 +283,14 @@ impl<R: Readers> State<R> {
         let mut holds: Vec<_> = gone.holds.into_iter().collect();
         // Not in the order of a hash: what happens is the same each time.
         holds.sort_unstable();
+        let mut unwanted = Vec::new();
         for slot in holds {
             match self.table.at(slot).map(|object| object.stage) {
                 Some(Stage::Creating) => self.drop_object(slot),
-                _ => self.unref(slot, fx),
+                _ => unwanted.extend(self.unref(slot).then_some(slot)),
             }
         }
+        self.drop_those_free(&unwanted, fx);
         self.look_at_readers(fx);
         self.feed_starved(now, fx);
     }
@@ -670,35 +672,69 @@ impl<R: Readers> State<R> {
     // -----------------------------------------------------------------------------------------
     // Making room
 
-    /// Deletes an object, now or when it is sealed and nobody holds it.
-    pub(crate) fn delete(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) -> Outcome {
-        let found = self.table.get_mut(id);
-        let (slot, object) = found.ok_or(ErrorCode::ObjectNotFound)?;
-        match object.stage {
-            Stage::Creating => {
-                object.delete_pending = true;
-                return Err(ErrorCode::ObjectNotSealed);
-            }
-            Stage::Restoring => {
-                // Its content is still being written: those who wait get it first.
-                object.delete_pending = true;
-                return Err(ErrorCode::ObjectInUse);
-            }
-            Stage::Sealed => {
-                object.delete_pending = true;
-                if !self.drop_if_free(slot, fx) {
-                    return Err(ErrorCode::ObjectInUse);
+    /// Deletes objects, now or when they are sealed and nobody holds them.
+    pub(crate) fn delete(
+        &mut self,
+        ids: &[ObjectId],
+        now: Now,
+        fx: &mut Effects,
+    ) -> Vec<(ObjectId, Outcome)> {
+        let mut sealed = Vec::new();
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for (number, id) in ids.iter().enumerate() {
+            let outcome = match self.table.get_mut(id) {
+                None => Err(ErrorCode::ObjectNotFound),
+                Some((slot, object)) => {
+                    object.delete_pending = true;
+                    match object.stage {
+                        Stage::Creating => Err(ErrorCode::ObjectNotSealed),
+                        // Its content is still being written: those who wait get it first.
+                        Stage::Restoring => Err(ErrorCode::ObjectInUse),
+                        Stage::Sealed => {
+                            sealed.push((number, slot));
+                            Ok(())
+                        }
+                        Stage::Spilled => {
+                            self.starved.remove(&(object.size(), *id));
+                            self.table.remove(slot);
+                            fx.carries.push(Carry::Away(*id));
+                            fx.announce(Notification::Deleted(*id));
+                            Ok(())
+                        }
+                    }
                 }
-                self.feed_starved(now, fx);
+            };
+            outcomes.push((*id, outcome));
+        }
+        // An id may be there more than once.
+        let mut fates: HashMap<Slot, Outcome> = HashMap::default();
+        fates.extend(sealed.iter().map(|(_, slot)| (*slot, Ok(()))));
+        let mut slots: Vec<_> = sealed.iter().map(|(_, slot)| *slot).collect();
+        slots.retain(|slot| fates.remove(slot).is_some());
+        let dropped = self.drop_those_free(&slots, fx);
+        let any_dropped = dropped.contains(&true);
+        let fate = |dropped| {
+            if dropped {
+                Ok(())
+            } else {
+                Err(ErrorCode::ObjectInUse)
             }
-            Stage::Spilled => {
-                self.starved.remove(&(object.size(), *id));
-                self.table.remove(slot);
-                fx.carries.push(Carry::Away(*id));
-                fx.announce(Notification::Deleted(*id));
+        };
+        fates.extend(slots.into_iter().zip(dropped.into_iter().map(fate)));
+        for (number, slot) in sealed {
+            if let (Some(fate), Some((_, outcome))) =
+                (fates.get_mut(&slot), outcomes.get_mut(number))
+            {
+                *outcome = *fate;
+                if fate.is_ok() {
+                    *fate = Err(ErrorCode::ObjectNotFound);
+                }
             }
         }
-        Ok(())
+        if any_dropped {
+            self.feed_starved(now, fx);
+        }
+        outcomes
     }
 
     /// Evicts the least recently used objects that nobody holds; the bytes freed.
@@ -1026,24 +1062,25 @@ impl<R: Readers> State<R> {
     fn release_slot(&mut self, client: ClientId, slot: Slot, now: Now, fx: &mut Effects) {
         let client = self.clients.get_mut(&client);
         if client.is_some_and(|client| client.holds.remove(&slot)) {
-            self.unref(slot, fx);
+            if self.unref(slot) {
+                self.drop_if_free(slot, fx);
+            }
             self.feed_starved(now, fx);
         }
     }
 
-    /// One client less holds an object.
-    fn unref(&mut self, slot: Slot, fx: &mut Effects) {
+    /// One client less holds an object; whether it is to go once nobody does.
+    #[must_use]
+    fn unref(&mut self, slot: Slot) -> bool {
         let Some(object) = self.table.at_mut(slot) else {
-            return;
+            return false;
         };
         object.refs = object.refs.saturating_sub(1);
         let (refs, delete_pending) = (object.refs, object.delete_pending);
         if refs == 0 {
             self.lru.unpinned(&mut self.table.objects, slot);
         }
-        if delete_pending {
-            self.drop_if_free(slot, fx);
-        }
+        delete_pending
     }
 
     // -----------------------------------------------------------------------------------------
@@ -1073,11 +1110,13 @@ impl<R: Readers> State<R> {
             self.add_read(*slot);
         }
         let over: Vec<_> = self.read.difference(&held).copied().collect();
+        let mut unwanted = Vec::new();
         for slot in over {
             self.read.remove(&slot);
-            self.unref(slot, fx);
+            unwanted.extend(self.unref(slot).then_some(slot));
         }
         self.holders = holders;
+        self.drop_those_free(&unwanted, fx);
     }
 
     /// The same, and uses what has become free.
@@ -1115,23 +1154,43 @@ impl<R: Readers> State<R> {
             .partition(|_| !held.next().unwrap_or(true))
     }
 
-    /// Deletes an object that is sealed, if nobody holds it; whether that is so. Otherwise whoever
-    /// lets go of it last leads to this again.
-    fn drop_if_free(&mut self, slot: Slot, fx: &mut Effects) -> bool {
-        let Some(object) = self.table.at(slot) else {
-            return true;
-        };
-        let (id, uid) = (object.id, object.uid);
-        if object.refs > u32::from(self.read.contains(&slot)) {
-            return false;
+    /// The same for one object.
+    fn drop_if_free(&mut self, slot: Slot, fx: &mut Effects) {
+        self.drop_those_free(&[slot], fx);
+    }
+
+    /// Deletes those of some sealed objects that nobody holds; for each, whether that is so. For the
+    /// others whoever lets go of them last leads to this again.
+    fn drop_those_free(&mut self, slots: &[Slot], fx: &mut Effects) -> Vec<bool> {
+        let names = slots.iter().map(|slot| {
+            let object = self.table.at(*slot)?;
+            let unasked = u32::from(self.read.contains(slot));
+            (object.refs <= unasked).then_some((object.id, object.uid))
+        });
+        let names: Vec<_> = names.collect();
+        let asked: Vec<_> = names.iter().flatten().copied().collect();
+        if asked.is_empty() {
+            return vec![false; slots.len()];
         }
-        if self.readers.take(&[(id, uid)], true).contains(&true) {
-            self.add_read(slot);
-            return false;
+        // All at once: for each time that they are asked, all that they hold is looked through.
+        let mut held = self.readers.take(&asked, true).into_iter();
+        let mut dropped = Vec::with_capacity(slots.len());
+        for (slot, name) in slots.iter().zip(names) {
+            let free = name.filter(|_| held.next() == Some(false));
+            match free {
+                Some((id, _)) => {
+                    self.drop_object(*slot);
+                    fx.announce(Notification::Deleted(id));
+                }
+                None => {
+                    if name.is_some() {
+                        self.add_read(*slot);
+                    }
+                }
+            }
+            dropped.push(free.is_some());
         }
-        self.drop_object(slot);
-        fx.announce(Notification::Deleted(id));
-        true
+        dropped
     }
 
     /// Removes an object that nobody finds any more, and gives its memory back.

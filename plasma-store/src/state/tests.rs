@@ -83,8 +83,15 @@ impl Bench {
     }
 
     fn delete(&mut self, n: u8) -> Outcome {
+        self.delete_all(&[n])[0]
+    }
+
+    fn delete_all(&mut self, numbers: &[u8]) -> Vec<Outcome> {
         self.fx = Effects::default();
-        self.state.delete(&id(n), at(0), &mut self.fx)
+        let ids: Vec<_> = numbers.iter().map(|n| id(*n)).collect();
+        let outcomes = self.state.delete(&ids, at(0), &mut self.fx);
+        assert!(outcomes.iter().map(|(id, _)| id).eq(&ids));
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
     fn evict(&mut self, wanted: u64) -> u64 {
@@ -307,6 +314,24 @@ fn what_is_deleted_before_its_seal_goes_with_the_last_release() {
     bench.release(BOB, 1);
     assert_eq!(bench.deleted(), [id(1)]);
     assert_eq!(bench.delete(1), Err(ErrorCode::ObjectNotFound));
+}
+
+#[test]
+fn objects_may_be_named_more_than_once_in_one_deletion() {
+    let mut bench = Bench::plain();
+    for n in 1..=3 {
+        bench.put(ALICE, n, 10);
+        bench.release(ALICE, n);
+    }
+    bench.get(BOB, &[2]);
+    let (missing, in_use) = (Err(ErrorCode::ObjectNotFound), Err(ErrorCode::ObjectInUse));
+    assert_eq!(
+        bench.delete_all(&[1, 2, 1, 9, 3, 3, 2]),
+        [Ok(()), in_use, missing, missing, Ok(()), missing, in_use]
+    );
+    assert_eq!(bench.deleted(), [id(1), id(3)]);
+    bench.disconnect(BOB);
+    assert_eq!(bench.deleted(), [id(2)]);
 }
 
 #[test]

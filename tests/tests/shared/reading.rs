@@ -137,6 +137,39 @@ fn what_is_held_is_not_evicted_and_what_was_read_is_evicted_later() {
     });
 }
 
+/// Many are deleted in one request, of which some are held in one way, some in the other and some in
+/// none, and those go that nobody holds.
+#[test]
+fn of_many_that_are_deleted_those_stay_that_are_held() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &["--max-pins", "2000"]);
+        let (writer, deleter) = (store.client(), store.socket_client());
+        let holders = [store.client(), store.socket_client()];
+        let ids: Vec<_> = (0..6000).map(id).collect();
+        for id in &ids {
+            put(&writer, *id, 100);
+        }
+        let hold = |client: &PlasmaClient, rest| {
+            let wanted = ids.iter().skip(rest).step_by(3).take(1500);
+            let wanted: Vec<_> = wanted.copied().collect();
+            client.get_many(&wanted, 0).unwrap()
+        };
+        let held: Vec<_> = holders
+            .iter()
+            .zip([0, 1])
+            .map(|(c, rest)| hold(c, rest))
+            .collect();
+        deleter.delete_many(&ids).unwrap();
+        assert_eq!(deleter.list().unwrap().len(), 3000);
+        for object in held.iter().flatten().flatten() {
+            assert!(is_whole(object.id(), object.data()));
+        }
+        let gone = || deleter.list().unwrap().is_empty();
+        drop(held);
+        eventually("all of them are gone", gone);
+    });
+}
+
 /// What one thread reads again and again, and nothing else, is as much in use as what many read.
 #[test]
 fn what_is_read_all_the_time_is_not_evicted() {

@@ -259,8 +259,8 @@ impl World {
 
     fn delete(&mut self, id: ObjectId) {
         let mut fx = Effects::default();
-        let deleted = self.state.delete(&id, self.now, &mut fx);
-        assert_eq!(deleted, self.model.delete(id, self.now));
+        let deleted = self.state.delete(&[id], self.now, &mut fx);
+        assert_eq!(deleted, [(id, self.model.delete(id, self.now))]);
         self.settle(fx);
     }
 
