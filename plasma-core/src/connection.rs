@@ -261,8 +261,12 @@ impl Connection {
         let Ok(descriptors) = descriptors.try_into() else {
             return Err(PlasmaError::protocol("an offer without its descriptors"));
         };
-        let plane = Plane::open(&offer, (segment.segment, mapped), descriptors)?;
-        Ok((capacity, Some(plane)))
+        match Plane::open(&offer, (segment.segment, mapped), descriptors) {
+            Ok(plane) => Ok((capacity, Some(plane))),
+            // This process may not have so much mapped; the socket takes less.
+            Err(PlasmaError::Map { .. }) => Ok((capacity, None)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a request and reads its reply.

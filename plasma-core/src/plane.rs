@@ -68,6 +68,8 @@ impl Plane {
             let memory = memory.map_err(|source| PlasmaError::Map { len, source })?;
             Ok::<_, PlasmaError>(Arc::new(memory))
         };
+        // Before what can be done without; and the first get is as any other then.
+        segment.1.map(Access::Read)?;
         let index_len = usize::try_from(*index_len).map_err(|_| unusable("that is too long"))?;
         let index = map(index, index_len, false)?;
         let index = Index::open(&index, index_len).ok_or_else(|| unusable("without an index"))?;
@@ -75,8 +77,6 @@ impl Plane {
         let answers = map(answers, shape.answers_len(), false)?;
         let pins = PinMemory::open(&page, &answers, shape);
         let pins = Pins::new(pins.ok_or_else(|| unusable("without pins"))?);
-        // So that the first get is as any other. Where it cannot be mapped, each says so.
-        let _ = segment.1.map(Access::Read);
         let ring = Self::open_ring(shape, &page, &answers)?;
         Ok(Self {
             index,

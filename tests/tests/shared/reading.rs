@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use tests::{
@@ -134,6 +135,35 @@ fn what_is_held_is_not_evicted_and_what_was_read_is_evicted_later() {
         assert!(is_whole(&id(0), held.data()));
         drop(held);
         drop(writer.create(id(20), 10 * size, b"").unwrap());
+    });
+}
+
+/// A process that may not map as much as is shared does without.
+#[test]
+fn where_the_index_cannot_be_mapped_the_socket_serves() {
+    if let Some((_, socket)) = role() {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        // More than the objects take, and not enough for the index as well.
+        let limit = pages * 4096 + 1536 * MIB;
+        setrlimit(Resource::RLIMIT_AS, limit, limit).unwrap();
+        let client = PlasmaClient::builder().retries(0).connect(socket).unwrap();
+        put(&client, id(1), 1000);
+        assert!(is_whole(
+            &id(1),
+            client.get(id(1), 0).unwrap().unwrap().data()
+        ));
+        return;
+    }
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &[]);
+        let mut client = in_another_process(
+            "reading::where_the_index_cannot_be_mapped_the_socket_serves",
+            "client",
+            store.socket(),
+        );
+        assert!(client.wait().unwrap().success());
+        assert!(store.client().contains(&id(1)).unwrap());
     });
 }
 
