@@ -198,9 +198,9 @@ fn out_of_memory(requested_bytes: u64, capacity_bytes: u64) -> String {
     } else {
         format!(
             "the store ({capacity_bytes} bytes) could not make room for {requested_bytes} more: \
-             what is in use is not evicted, nor anything for a client without eviction, so release \
-             or delete objects, or start it with a larger -m; if it has as many objects as it may \
-             (--max-objects), or its machine has no memory left, its log says so"
+             what is in use is not evicted (and nothing is, for a client without eviction): release \
+             or delete objects, or start it with a larger -m. Where there are as many objects as there \
+             may be (--max-objects), or no memory on the machine, the store's log says so"
         )
     }
 }

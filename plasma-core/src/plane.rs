@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -27,6 +27,10 @@ use crate::shm::ring::{Created, RingRequest, Submitter};
 use crate::spin::Spin;
 use crate::{ObjectId, PlasmaError};
 
+/// The longest a get looks for an object that is to come before it sleeps. To wake it takes the store
+/// and this process some 50 µs together.
+const LONGEST_WATCH: Duration = Duration::from_micros(200);
+
 /// A client's part of the control plane.
 #[derive(Debug)]
 pub(crate) struct Plane {
@@ -35,6 +39,8 @@ pub(crate) struct Plane {
     ring: Option<Mutex<Ring>>,
     /// The most content that fits into the ring, in bytes.
     content_capacity: usize,
+    /// How long gets that wait looked in vain lately.
+    watch: Mutex<Spin>,
     /// Wakes the store, and becomes readable when the store has woken this client.
     bell: Bell,
     /// The store's one segment, and its number.
@@ -82,6 +88,7 @@ impl Plane {
             index,
             pins,
             ring,
+            watch: Mutex::new(Spin::up_to(LONGEST_WATCH)),
             content_capacity: shape.content_bytes as usize,
             bell,
             segment,
@@ -144,7 +151,15 @@ impl Plane {
     /// Looks out for an object that may be about to be sealed, for a short time.
     #[inline(never)]
     pub(crate) fn watch_for(&self, id: &ObjectId) {
-        Spin::new().watch(|| (self.contains(id) != Some(false)).then_some(()));
+        // Each thread for itself; what they learn is everybody's.
+        let mut spin = *lock(&self.watch);
+        spin.watch(|| (self.contains(id) != Some(false)).then_some(()));
+        *lock(&self.watch) = spin;
+    }
+
+    /// Notes how long it took after that until the object came.
+    pub(crate) fn waited(&self, time: Duration) {
+        lock(&self.watch).slept(time);
     }
 
     /// Notes objects as used; whether that is all there is to do.
@@ -325,7 +340,7 @@ impl Plane {
     }
 }
 
-fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is under way is known to the ring itself, and nothing panics between its steps.
-    ring.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -349,7 +349,11 @@ impl Session {
             Some(waiter) => waiter,
             None => self.open()?,
         };
+        let asleep = Instant::now();
         let found = waiter.get(ids, timeout_ms)?;
+        if let Some(plane) = &self.plane {
+            plane.waited(asleep.elapsed());
+        }
         let got = get();
         let found = ids.iter().zip(found).filter(|(_, found)| found.is_some());
         let mut found = found.map(|(id, _)| *id).peekable();

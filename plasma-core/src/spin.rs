@@ -36,7 +36,7 @@ const ALONE: Duration = Duration::from_micros(2);
 
 /// An adaptive spin: it watches as long as watching has paid off lately, and not at all when waits
 /// are long, so that an idle process uses no processor time.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spin {
     window: Duration,
     /// The longest it ever looks.

@@ -385,10 +385,13 @@ impl Pins {
         let mut number = written;
         for object in objects {
             let at = usize::try_from(number % REFRESHES as u64).unwrap_or(0);
+            let touch = touch_of(object.place, object.uid);
             if let Some(place) = refreshes.objects.get(at) {
-                place.store(touch_of(object.place, object.uid), Ordering::Relaxed);
+                place.store(touch, Ordering::Relaxed);
             }
             number = number.wrapping_add(1);
+            // Also among what this thread reads, for the order.
+            self.note_touch(touch | REFRESH, hint);
         }
         crash_point!();
         refreshes.written.store(number, Ordering::Release);
@@ -444,6 +447,9 @@ fn add(count: &AtomicU64) {
     count.store(was.wrapping_add(1), Ordering::Relaxed);
 }
 
+/// Set in a use that is a refresh, where there are others. It is where a uid has none of its bits.
+const REFRESH: u64 = 1 << 32;
+
 /// A use of an object, in a word: where it is listed, and half of its uid.
 fn touch_of(place: Place, uid: u64) -> u64 {
     uid << 32 | u64::from(place.number())
@@ -465,7 +471,7 @@ fn since(from: u64, to: u64, words: &[AtomicU64]) -> impl Iterator<Item = u64> {
 fn slot_of(touch: u64, index: &Index) -> Option<u32> {
     let place = Place::from_number(touch & u64::from(u32::MAX))?;
     let (uid, slot) = index.occupant(place)?;
-    (uid as u32 == (touch >> 32) as u32).then_some(slot)
+    (uid as u32 == ((touch & !REFRESH) >> 32) as u32).then_some(slot)
 }
 
 /// A client's pins, for the store. All that is read here is what a client wrote.
@@ -522,15 +528,7 @@ impl PinView {
     /// What the client used since this was last asked, the oldest first, as far as that is still
     /// known: what the store knows those objects by, and whether it asked for that.
     pub fn used(&mut self, index: &Index, mut each: impl FnMut(u32, bool)) {
-        for (lane, read) in self.memory.lanes.iter().zip(&mut self.read) {
-            let touched = lane.touched.load(Ordering::Acquire);
-            for touch in since(*read, touched, &lane.touches) {
-                if let Some(slot) = slot_of(touch, index) {
-                    each(slot, false);
-                }
-            }
-            *read = touched;
-        }
+        // All refreshes; those of them that are among the last uses come once more, in their order.
         let PinMemory {
             refreshes,
             answers_header,
@@ -548,6 +546,15 @@ impl PinView {
                 seen.refreshed.store(written, Ordering::Release);
                 crash_point!();
             }
+        }
+        for (lane, read) in self.memory.lanes.iter().zip(&mut self.read) {
+            let touched = lane.touched.load(Ordering::Acquire);
+            for touch in since(*read, touched, &lane.touches) {
+                if let Some(slot) = slot_of(touch, index) {
+                    each(slot, touch & REFRESH != 0);
+                }
+            }
+            *read = touched;
         }
     }
 
