@@ -18,7 +18,7 @@ use crate::hand::with_hint;
 use crate::protocol::message::Outcome;
 use crate::segment::{Access, Segment};
 use crate::shm::Offer;
-use crate::shm::bell::Bell;
+use crate::shm::bell::{Bell, Wakeup};
 use crate::shm::index::{Extent, Found, Index};
 use crate::shm::memory::Memory;
 use crate::shm::page::{PinMemory, Shape};
@@ -41,7 +41,7 @@ pub(crate) struct Plane {
     content_capacity: usize,
     /// How long gets that wait looked in vain lately.
     watch: Mutex<Spin>,
-    /// Wakes the store, and becomes readable when the store has woken this client.
+    /// Wakes the store.
     bell: Bell,
     /// The store's one segment, and its number.
     segment: (i32, Arc<Segment>),
@@ -52,6 +52,7 @@ pub(crate) struct Plane {
 struct Ring {
     submitter: Submitter,
     spin: Spin,
+    wakeup: Wakeup,
 }
 
 /// A client that cannot use what its store offers.
@@ -66,8 +67,9 @@ impl Plane {
         segment: (i32, Arc<Segment>),
         descriptors: [OwnedFd; Offer::DESCRIPTORS],
     ) -> Result<Self, PlasmaError> {
-        let [index, page, answers, bell] = descriptors;
-        let bell = Bell::from_peer(bell).ok_or_else(|| unusable("with what cannot be rung"))?;
+        let [index, page, answers, bell, wakeup] = descriptors;
+        let bell = Bell::from_peer(bell).ok_or_else(|| unusable("with what is no bell"))?;
+        let wakeup = Wakeup::from_peer(wakeup).ok_or_else(|| unusable("that wakes nobody"))?;
         let Offer { index_len, shape } = offer;
         let map = |descriptor, len, writable| {
             let memory = Memory::open(descriptor, len, writable);
@@ -83,7 +85,7 @@ impl Plane {
         let answers = map(answers, shape.answers_len(), false)?;
         let pins = PinMemory::open(&page, &answers, shape);
         let pins = Pins::new(pins.ok_or_else(|| unusable("without pins"))?);
-        let ring = Self::open_ring(shape, &page, &answers)?;
+        let ring = Self::open_ring(shape, &page, &answers, wakeup)?;
         Ok(Self {
             index,
             pins,
@@ -99,6 +101,7 @@ impl Plane {
         shape: &Shape,
         page: &Arc<Memory>,
         answers: &Arc<Memory>,
+        wakeup: Wakeup,
     ) -> Result<Option<Mutex<Ring>>, PlasmaError> {
         if shape.requests == 0 {
             return Ok(None);
@@ -108,6 +111,7 @@ impl Plane {
         Ok(Some(Mutex::new(Ring {
             submitter,
             spin: Spin::new(),
+            wakeup,
         })))
     }
 
@@ -287,7 +291,11 @@ impl Plane {
 
     /// Waits for the next answer: looking, then looking and giving way to others, then asleep.
     fn wait(&self, ring: &mut Ring, connection: &Connection) -> Result<(), PlasmaError> {
-        let Ring { submitter, spin } = ring;
+        let Ring {
+            submitter,
+            spin,
+            wakeup,
+        } = ring;
         if !submitter.is_waiting() {
             // There is no room for what is to be written, and nothing that could make some.
             return Err(connection.give_up(unusable("that is too small")));
@@ -299,7 +307,7 @@ impl Plane {
         let since = Instant::now();
         let mut slept = Ok(());
         while slept.is_ok() && submitter.may_sleep() {
-            slept = self.sleep(connection);
+            slept = sleep(wakeup, connection);
         }
         submitter.awake();
         spin.slept(since.elapsed());
@@ -309,35 +317,35 @@ impl Plane {
         }
         slept
     }
+}
 
-    /// Sleeps until the store wakes this client, or is gone.
-    fn sleep(&self, connection: &Connection) -> Result<(), PlasmaError> {
-        // The socket is another thread's to read: this only asks whether it has ended.
-        let over = PollFlags::from_bits_retain(libc::POLLRDHUP);
-        let mut watched = [
-            PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
-            PollFd::new(connection.socket(), over),
-        ];
-        match poll(&mut watched, PollTimeout::NONE) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(()),
-            Err(error) => {
-                // What is under way would be taken for what is asked next.
-                return Err(connection.give_up(PlasmaError::Io {
-                    action: "cannot wait for the store",
-                    source: error.into(),
-                }));
-            }
+/// Sleeps until the store wakes this client, or is gone.
+fn sleep(wakeup: &Wakeup, connection: &Connection) -> Result<(), PlasmaError> {
+    // The socket is another thread's to read: this only asks whether it has ended.
+    let over = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut watched = [
+        PollFd::new(wakeup.as_fd(), PollFlags::POLLIN),
+        PollFd::new(connection.socket(), over),
+    ];
+    match poll(&mut watched, PollTimeout::NONE) {
+        Ok(_) => {}
+        Err(Errno::EINTR) => return Ok(()),
+        Err(error) => {
+            // What is under way would be taken for what is asked next.
+            return Err(connection.give_up(PlasmaError::Io {
+                action: "cannot wait for the store",
+                source: error.into(),
+            }));
         }
-        let [_, socket] = watched;
-        // `None` is an event that `nix` has no name for, which is the one that was asked for.
-        let ended = socket.any() != Some(false);
-        // What was rung only ends the sleep; the answer is in memory.
-        if ended || self.bell.hear().is_err() {
-            return Err(connection.give_up(PlasmaError::Disconnected));
-        }
-        Ok(())
     }
+    let [_, socket] = watched;
+    // `None` is an event that `nix` has no name for, which is the one that was asked for.
+    let ended = socket.any() != Some(false);
+    // It only ends the sleep; the answer is in memory.
+    if ended || wakeup.hear().is_err() {
+        return Err(connection.give_up(PlasmaError::Disconnected));
+    }
+    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -28,9 +28,9 @@ use crate::state::Limits;
 /// The descriptors that a client takes: its connection.
 const CLIENT: u64 = 1;
 
-/// Those of a client that shares memory: also the store's end of what the two wake each other with. The
+/// Those of a client that shares memory: also what wakes the store, and what wakes the client. The
 /// memory itself is mapped, and its descriptors are closed once the client has them.
-const SHARING_CLIENT: u64 = 2;
+const SHARING_CLIENT: u64 = 3;
 
 /// The store's own descriptors, and those of messages while they are looked at or sent.
 const DESCRIPTORS_BESIDE_CLIENTS: u64 = 512;
@@ -169,7 +169,7 @@ impl StoreBuilder {
     /// more for each of its subscriptions and for each of its threads whose get waits through the
     /// socket; it keeps up to four of the latter for the next such gets.
     ///
-    /// A connection takes a descriptor of this process, two where it shares memory, and a
+    /// A connection takes a descriptor of this process, three where it shares memory, and a
     /// subscription takes one more. [`run`](Self::run) raises the limit on them (`ulimit -n`) as far
     /// as the system lets it; [`spawn`](Self::spawn) leaves it as it is, since the rest of the
     /// program is bound by it too. Where there are none left, who connects waits or shares no memory,

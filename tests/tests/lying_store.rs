@@ -6,7 +6,6 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -14,11 +13,10 @@ use std::time::Duration;
 use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigHandler, Signal, signal};
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{Encoder, MMAP_GAP, ObjectSpec, Reply, Request, SegmentRef};
 use plasma_core::shm::Offer;
-use plasma_core::shm::bell::Bell;
+use plasma_core::shm::bell::Waker;
 use plasma_core::shm::index::IndexWriter;
 use plasma_core::shm::memory::{Memory, Writers};
 use plasma_core::shm::page::Shape;
@@ -26,7 +24,7 @@ use plasma_core::shm::ring::Requests;
 use plasma_core::transport::{Inbox, Received, wait_ready};
 use plasma_core::{ObjectBuffer, ObjectId, PlasmaClient, PlasmaError};
 use tests::raw::send_with_descriptors;
-use tests::{in_another_process, patience, role, within};
+use tests::{patience, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SEGMENT_LEN: u64 = 1 << 16;
@@ -480,9 +478,13 @@ fn a_store_that_is_none_is_found_out_at_once() {
     });
 }
 
-/// Connects to a store that offers memory as it should be, and this for a bell, and answers nothing
-/// more; and does something there, if it has got as far as that.
-fn offered(bell: OwnedFd, then: impl FnOnce(&PlasmaClient)) -> Result<(), PlasmaError> {
+/// Connects to a store that offers memory as it should be, and these to wake each other, and answers
+/// nothing more; and does something there, if it has got as far as that.
+fn offered(
+    bell: OwnedFd,
+    wakeup: OwnedFd,
+    then: impl FnOnce(&PlasmaClient),
+) -> Result<(), PlasmaError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("plasma.sock");
     let listener = UnixListener::bind(&path).expect("a listener");
@@ -517,7 +519,8 @@ fn offered(bell: OwnedFd, then: impl FnOnce(&PlasmaClient)) -> Result<(), Plasma
             liar.give(&memory.descriptor().expect("it is here"));
         }
         liar.give(&bell);
-        drop(bell);
+        liar.give(&wakeup);
+        drop(wakeup);
         while liar.hear() {}
     });
     let client = PlasmaClient::builder().retries(0).connect(&path);
@@ -526,22 +529,34 @@ fn offered(bell: OwnedFd, then: impl FnOnce(&PlasmaClient)) -> Result<(), Plasma
     told
 }
 
-/// An end of what store and client wake each other with, and the other end.
-fn bell() -> (OwnedFd, Bell) {
-    let [ours, theirs] = Bell::pair().expect("a pair of sockets");
+/// What a client is woken by, and what wakes it.
+fn wakeup() -> (OwnedFd, Waker) {
+    let (ours, theirs) = Waker::pair().expect("a pair of sockets");
     (theirs.into(), ours)
 }
 
-#[test]
-fn what_cannot_be_rung_is_refused() {
-    within(LIMIT, || {
-        let (good, _ours) = bell();
-        offered(good, |_| {}).expect("all of it is as it should be");
+fn event() -> OwnedFd {
+    OwnedFd::from(EventFd::new().expect("an event"))
+}
 
-        let pipe = OwnedFd::from(io::pipe().unwrap().1);
-        let event = OwnedFd::from(EventFd::new().unwrap());
-        for (what, bell) in [("a pipe", pipe), ("an event", event)] {
-            let told = offered(bell, |_| {});
+/// The kernel ends a process that writes to a pipe or a socket whose other end is closed, unless it has
+/// asked for something else. Rust's programs have; a client may be part of one that has not.
+#[test]
+fn what_would_not_wake_anybody_is_refused() {
+    within(LIMIT, || {
+        let (good, _ours) = wakeup();
+        offered(event(), good, |_| {}).expect("all of it is as it should be");
+
+        let pipe = || OwnedFd::from(io::pipe().unwrap().1);
+        let socket = || OwnedFd::from(UnixStream::pair().unwrap().0);
+        let lies: [(&str, OwnedFd, OwnedFd); 4] = [
+            ("a pipe for a bell", pipe(), wakeup().0),
+            ("a socket for a bell", socket(), wakeup().0),
+            ("a pipe to be woken by", event(), pipe()),
+            ("an event to be woken by", event(), event()),
+        ];
+        for (what, bell, wakeup) in lies {
+            let told = offered(bell, wakeup, |_| {});
             assert!(
                 matches!(told, Err(PlasmaError::Protocol { .. })),
                 "{what}: {told:?}"
@@ -550,45 +565,16 @@ fn what_cannot_be_rung_is_refused() {
     });
 }
 
-/// The kernel ends a process that writes to a socket whose other end is closed, unless it has asked
-/// for something else. Rust's programs have; a client may be part of one that has not. Nor does the
-/// client wait for ever for somebody who is gone, or to write what nobody reads.
+/// Who would wake a client is gone: that is the end of the connection, and not a wait for ever.
 #[test]
-fn a_bell_that_nobody_hears_is_the_end_of_the_connection_alone() {
-    const TEST: &str = "a_bell_that_nobody_hears_is_the_end_of_the_connection_alone";
+fn a_client_that_nobody_will_wake_does_not_sleep() {
     within(LIMIT, || {
-        if role().is_none() {
-            let mut client = in_another_process(TEST, "client", Path::new("."));
-            assert!(client.wait().unwrap().success());
-            return;
-        }
-        // SAFETY: this is what the kernel does unless told; no handler of anybody's runs.
-        unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
-        let (dead, ours) = bell();
+        let (dead, ours) = wakeup();
         drop(ours);
         let put = |client: &PlasmaClient| {
             let told = client.create_and_seal(ID, b"content", b"");
             assert!(matches!(told, Err(PlasmaError::Disconnected)), "{told:?}");
         };
-        offered(dead, put).unwrap();
-
-        // One that is full, and would have who rings it wait.
-        let (full, ours) = bell();
-        let theirs = UnixStream::from(full.try_clone().unwrap());
-        theirs.set_nonblocking(true).unwrap();
-        while (&theirs).write(&[0; 4096]).is_ok() {}
-        theirs.set_nonblocking(false).unwrap();
-        let mut ours = Some(ours);
-        offered(full, |client| {
-            thread::scope(|scope| {
-                let told = scope.spawn(|| client.create_and_seal(ID, b"content", b""));
-                drop(ours.take());
-                assert!(matches!(
-                    told.join().unwrap(),
-                    Err(PlasmaError::Disconnected)
-                ));
-            });
-        })
-        .unwrap();
+        offered(event(), dead, put).unwrap();
     });
 }

@@ -38,7 +38,7 @@ pub use sync::{AtomicU64 as Word, Ordering, fence};
 pub const CAPABILITY: u64 = 1;
 
 /// What a store offers a client, as its connect reply tells. The descriptors follow: the index, the
-/// client's page, the store's page, and the client's end of what the two wake each other with.
+/// client's page, the store's page, what wakes the store, and what wakes the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Bytes of the index.
@@ -49,5 +49,5 @@ pub struct Offer {
 
 impl Offer {
     /// Descriptors that belong to an offer.
-    pub const DESCRIPTORS: usize = 4;
+    pub const DESCRIPTORS: usize = 5;
 }

@@ -632,7 +632,10 @@ impl Server {
         }
         self.blocked.remove(&client);
         self.drop_subscriber(client);
-        self.rings.remove(client);
+        if let Some(ring) = self.rings.remove(client) {
+            // The client has the same event, so the kernel would go on telling of it.
+            let _ = self.epoll.delete(ring.bell());
+        }
         if let Some(job) = connection.job {
             // Memory is being put behind what it was creating: all is taken back after that.
             self.memory.cancel(job);

@@ -1,7 +1,7 @@
 //! Requests that come through shared memory, and what a client is offered for that.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use plasma_core::ObjectId;
 use plasma_core::protocol::frame::MessageType;
 use plasma_core::protocol::message::{Digest, ErrorCode, Outcome};
-use plasma_core::shm::bell::Bell;
+use plasma_core::shm::bell::{Bell, Waker};
 use plasma_core::shm::memory::{Memory, Writers};
 use plasma_core::shm::page::{PinMemory, Shape};
 use plasma_core::shm::pins::PinView;
@@ -32,8 +32,10 @@ const TURN: u64 = 256;
 pub(super) struct Ring {
     /// `None` where there are no requests but through the socket, and only the bell.
     requests: Option<Requests>,
-    /// Wakes the client, and becomes readable when the client has woken the store.
+    /// Wakes the store.
     bell: Bell,
+    /// Wakes the client.
+    waker: Waker,
     /// When the last request was taken.
     last: Duration,
     /// Memory is being found for what the client has asked for, here or through the socket; nothing
@@ -164,6 +166,10 @@ impl Rings {
 }
 
 impl Ring {
+    pub(super) fn bell(&self) -> impl AsFd {
+        self.bell.as_fd()
+    }
+
     /// Whether there is something to be handled, or what is no request.
     fn is_asked(&self) -> bool {
         let requests = self.requests.as_ref();
@@ -179,7 +185,7 @@ impl Ring {
     fn wake_if_asleep(&self) {
         let requests = self.requests.as_ref();
         if requests.is_some_and(Requests::client_sleeps) {
-            self.bell.ring();
+            self.waker.wake();
         }
     }
 }
@@ -208,17 +214,19 @@ impl Server {
 
         let mut page = Memory::create(shape.page_len(), Writers::Client)?;
         let mut answers = Memory::create(shape.answers_len(), Writers::Store)?;
-        let [bell, theirs] = Bell::pair()?;
+        let bell = Bell::new()?;
+        let (waker, wakeup) = Waker::pair()?;
         let descriptors = vec![
             index,
             page.take_descriptor().ok_or_else(missing)?,
             answers.take_descriptor().ok_or_else(missing)?,
-            theirs.into(),
+            bell.as_fd().try_clone_to_owned()?,
+            wakeup.into(),
         ];
         let (page, answers) = (Arc::new(page), Arc::new(answers));
         let pins = PinMemory::open(&page, &answers, &shape).ok_or_else(missing)?;
         let token = Token::Bell(client).number();
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token);
         self.epoll.add(&bell, event)?;
         readers.add(client, PinView::new(pins));
         let requests = Requests::open(&page, &answers, &shape);
@@ -228,6 +236,7 @@ impl Server {
         let ring = Ring {
             requests,
             bell,
+            waker,
             last: Duration::ZERO,
             waits: false,
             batch: Batch::default(),
@@ -238,15 +247,9 @@ impl Server {
 
     /// A client has rung: it has written requests, or let go of something that is wanted.
     pub(super) fn hear(&mut self, client: ClientId) {
-        if let Some(ring) = self.rings.get_mut(client) {
-            // What it is about is in memory.
-            if ring.bell.hear().is_err() {
-                // So is its connection, or it will be heard in there alone.
-                let _ = self.epoll.delete(&ring.bell);
-            }
-            let now = self.now();
-            self.rings.watch(client, now);
-        }
+        // What it is about is in memory.
+        let now = self.now();
+        self.rings.watch(client, now);
         self.sweep_after(client);
     }
 

@@ -19,7 +19,7 @@ use plasma_core::protocol::message::{
     Digest, Encoder, ErrorCode, Notification, ObjectInfo, ObjectSpec, Reply, SegmentRef,
 };
 use plasma_core::shm::Offer;
-use plasma_core::shm::bell::Bell;
+use plasma_core::shm::bell::{Bell, Waker};
 use plasma_core::shm::index::FIRST_UID;
 use plasma_core::shm::page::Shape;
 use plasma_core::transport::{Inbox, Received, wait_ready};
@@ -205,14 +205,16 @@ fn greeting(bytes: &mut Unstructured<'_>) -> Result<Lies> {
     };
     let mut answers = answers(shape);
     poke(bytes, &mut answers)?;
-    // Rung, and then nobody is there to ring again.
-    let [bell, ours] = Bell::pair().expect("a pair of sockets");
-    ours.ring();
+    let bell = Bell::new().expect("an event");
+    // Once, and then nobody is there to do it again.
+    let (waker, wakeup) = Waker::pair().expect("a pair of sockets");
+    waker.wake();
     let mut descriptors = [
         memory(&index, index.len() as u64),
         memory(&[], shape.page_len() as u64),
         memory(&answers, answers.len() as u64),
-        bell.into(),
+        bell.as_fd().try_clone_to_owned().expect("a descriptor"),
+        wakeup.into(),
     ];
     if bytes.ratio(1_u8, 8)? {
         let one = bytes.choose_index(descriptors.len())?;

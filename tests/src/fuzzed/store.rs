@@ -138,7 +138,7 @@ impl Hostile {
                 // The segment comes first.
                 raw.descriptor();
                 let given: [_; Offer::DESCRIPTORS] = std::array::from_fn(|_| raw.descriptor());
-                let [_, own, _, bell] = given;
+                let [_, own, _, bell, _] = given;
                 let bell = Bell::from_peer(bell).expect("a bell");
                 page = Some((File::from(own), bell));
             }

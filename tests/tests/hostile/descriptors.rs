@@ -198,8 +198,8 @@ fn a_soft_limit_on_descriptors_does_not_limit_the_clients() {
     });
 }
 
-/// A client that shares memory takes two descriptors: its connection, and one end of a bell. Together
-/// they take all that is asked for on top of those of the store's own.
+/// A client that shares memory takes three descriptors: its connection, what wakes the store, and what
+/// wakes the client.
 #[test]
 fn as_many_clients_as_may_connect_find_descriptors_for_the_memory_they_share() {
     within(LIMIT, || {

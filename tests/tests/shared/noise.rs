@@ -34,7 +34,7 @@ struct Noisy {
 impl Noisy {
     fn connect(store: &StoreProcess) -> Self {
         let (client, offer, descriptors) = offered(store);
-        let [index, page, answers, bell] = descriptors;
+        let [index, page, answers, bell, _wakeup] = descriptors;
         // What the store alone writes nobody else can map writable.
         let index_len = usize::try_from(offer.index_len).unwrap();
         assert!(Memory::open(index, index_len, true).is_err());
