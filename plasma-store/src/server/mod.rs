@@ -30,7 +30,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use plasma_core::protocol::message::{Encoder, Reply};
 use plasma_core::shm::page::Shape;
 use plasma_core::spin::Spin;
-use plasma_core::transport::{Inbox, wait_ready};
+use plasma_core::transport::{Inbox, Received, wait_ready};
 use tracing::{info, warn};
 
 use crate::StoreError;
@@ -651,8 +651,7 @@ impl Server {
             self.cut_off.insert(client, CutOff { socket, job });
             return;
         }
-        // The kernel forgets a descriptor that is closed; if it has already, so much the better.
-        let _ = self.epoll.delete(&socket);
+        self.hang_up(socket);
         if job.is_none() {
             self.forget(client);
         }
@@ -679,9 +678,31 @@ impl Server {
         if !has_hung_up(&cut_off.socket) {
             return;
         }
-        let gone = self.cut_off.remove(&client);
-        if gone.is_some_and(|gone| gone.job.is_none()) {
+        let Some(CutOff { socket, job }) = self.cut_off.remove(&client) else {
+            return;
+        };
+        self.hang_up(socket);
+        if job.is_none() {
             self.forget(client);
+        }
+    }
+
+    /// Closes a client's connection. What it has sent that nobody read is read before: descriptors may
+    /// be among it, and the kernel would have the store wait for them to close.
+    fn hang_up(&mut self, socket: OwnedFd) {
+        // If the kernel has forgotten it already, so much the better.
+        let _ = self.epoll.delete(&socket);
+        // Nothing more comes after this, so there is an end to what is read.
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        loop {
+            let mut unread = Inbox::new();
+            let received = unread.receive(socket.as_fd());
+            for descriptor in unread.take_descriptors() {
+                self.closer.close(descriptor);
+            }
+            if !matches!(received, Ok(Received::Bytes(_))) {
+                return;
+            }
         }
     }
 

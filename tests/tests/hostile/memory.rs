@@ -1,14 +1,17 @@
 //! Requests that would have the store keep more than it should.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{MAX_IDS, Reply, Request};
 use plasma_core::{ObjectId, PlasmaError};
+use tests::StoreProcess;
 use tests::raw::message;
 
 use super::{
@@ -168,28 +171,72 @@ fn unfinished_requests_of_many_clients_are_bounded_together() {
     });
 }
 
+/// A connection that takes its time to close, as there is more to send than anyone takes; and its peer.
+fn reluctant() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("it has one");
+    let stream = TcpStream::connect(address).expect("somebody listens");
+    let (peer, _) = listener.accept().expect("somebody connects");
+    let linger = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 5,
+    };
+    setsockopt(&stream, sockopt::Linger, &linger).expect("it is a socket");
+    stream.set_nonblocking(true).expect("it is a socket");
+    while (&stream).write(&[0; 65536]).is_ok() {}
+    (stream, peer)
+}
+
+fn assert_nobody_waits(store: &StoreProcess) {
+    let start = Instant::now();
+    let_the_store_catch_up(store);
+    assert!(start.elapsed() < Duration::from_secs(3), "the store waited");
+}
+
 #[test]
 fn closing_what_a_client_sent_keeps_nobody_waiting() {
     under_attack(&[], |store| {
-        // A connection that takes its time to close: there is more to send than anyone takes.
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let _peer = listener.accept().unwrap();
-        let linger = nix::libc::linger {
-            l_onoff: 1,
-            l_linger: 5,
-        };
-        setsockopt(&stream, sockopt::Linger, &linger).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        while (&stream).write(&[0; 65536]).is_ok() {}
+        let (stream, _peer) = reluctant();
         let client = connect(store);
         client.subscribe(stream.as_fd());
         drop(stream);
         drop(client);
-        let start = Instant::now();
-        let_the_store_catch_up(store);
-        assert!(start.elapsed() < Duration::from_secs(3), "the store waited");
+        assert_nobody_waits(store);
     });
+}
+
+/// The same, where the store has closed the connection before it read all.
+#[test]
+fn closing_what_a_client_sent_in_vain_keeps_nobody_waiting() {
+    for holds in [false, true] {
+        under_attack(&[], move |store| {
+            let (stream, _peer) = reluctant();
+            let mut client = connect(store);
+            if holds {
+                // Then the connection stays until the client hangs up.
+                let create = Request::Create {
+                    id: ID,
+                    evict_if_full: true,
+                    data_size: 10,
+                    metadata_size: 0,
+                    device_num: 0,
+                };
+                assert!(matches!(client.call(&create), Reply::Create { .. }));
+            }
+            store.signal(Signal::SIGSTOP);
+            client.send_bytes(&[0xff; 64]).expect("there is room");
+            // What stands before it is read up to the first of these.
+            let any = File::open("/dev/null").expect("it is there");
+            for descriptor in [any.as_fd(), stream.as_fd()] {
+                let sent = client.send_descriptors(&[0], &[descriptor]);
+                sent.expect("there is room");
+            }
+            drop(stream);
+            drop(client);
+            store.signal(Signal::SIGCONT);
+            assert_nobody_waits(store);
+        });
+    }
 }
 
 #[test]
