@@ -263,8 +263,10 @@ impl Connection {
         };
         match Plane::open(&offer, (segment.segment, mapped), descriptors) {
             Ok(plane) => Ok((capacity, Some(plane))),
-            // This process may not have so much mapped; the socket takes less.
-            Err(PlasmaError::Map { .. }) => Ok((capacity, None)),
+            // The kernel does not let this process map so much; the socket takes less.
+            Err(PlasmaError::Map { source, .. }) if source.raw_os_error().is_some() => {
+                Ok((capacity, None))
+            }
             Err(error) => Err(error),
         }
     }

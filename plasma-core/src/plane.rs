@@ -171,7 +171,11 @@ impl Plane {
         let mut objects = Vec::with_capacity(ids.len());
         for id in ids {
             match self.index.find(id) {
-                Found::Here(seen) => objects.push(seen),
+                Found::Here(seen) => match seen.known() {
+                    Some(known) => objects.push(known),
+                    // It is just being moved.
+                    None => return false,
+                },
                 // It is not there, or is held by somebody.
                 Found::Nowhere => {}
                 Found::Unknown => return false,

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use plasma_core::ObjectId;
 use plasma_core::shm::index::{IndexWriter, Listing, Place};
 use plasma_core::shm::memory::Memory;
-use plasma_core::shm::pins::PinView;
+use plasma_core::shm::pins::{PinView, Use};
 use plasma_core::shm::{Ordering, fence};
 
 use crate::keeper::Keeper;
-use crate::state::{ClientId, Holder, Readers, Slot, Use};
+use crate::state::{ClientId, Holder, Readers, Slot};
 
 /// The index and the pins of all clients, where the store has them.
 #[derive(Debug)]
@@ -140,15 +140,11 @@ impl Readers for Option<SharedReaders> {
         holders.collect()
     }
 
-    fn used(&mut self) -> Vec<(Slot, Use)> {
+    fn used(&mut self) -> Vec<Use> {
         let mut used = Vec::new();
         if let Some(readers) = self {
-            let index = readers.index.index();
             for pins in readers.pins.values_mut() {
-                pins.used(index, |slot, refreshed| {
-                    let kind = if refreshed { Use::Refreshed } else { Use::Read };
-                    used.push((Slot::from_number(slot), kind));
-                });
+                pins.used(|what| used.push(what));
             }
             readers.index.end_look();
         }

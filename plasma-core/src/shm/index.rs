@@ -164,6 +164,15 @@ pub struct Sighting<'a> {
     entry: &'a Entry,
 }
 
+/// An object, as the store finds it again wherever it is listed by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its number, which no other object ever has.
+    pub uid: u64,
+    /// What the store knows it by.
+    pub slot: u32,
+}
+
 /// What a search came to.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'a> {
@@ -291,6 +300,15 @@ impl Sighting<'_> {
         unless_skipped!(ExtentFence, fence(Ordering::Acquire));
         let stamp = self.entry.stamp.load(Ordering::Relaxed);
         (stamp & !WANTED == self.uid || is_skipped!(Recheck)).then_some(extent)
+    }
+
+    /// The object as the store knows it; `None` if it is listed here no more.
+    pub fn known(&self) -> Option<Known> {
+        let known = Known {
+            uid: self.uid,
+            slot: self.known_as(),
+        };
+        self.extent().map(|_| known)
     }
 
     /// Whether it is still listed here, and the store does not want it back.
@@ -435,13 +453,6 @@ impl Index {
         self.entries
             .get(place.0 as usize)
             .map_or(BUSY, |entry| entry.stamp.load(Ordering::Relaxed))
-    }
-
-    /// The uid in an entry and what the store knows the object by, for the store.
-    pub fn occupant(&self, place: Place) -> Option<(u64, u32)> {
-        let entry = self.entries.get(place.0 as usize)?;
-        let stamp = entry.stamp.load(Ordering::Relaxed);
-        is_listed(stamp).then(|| (uid_of(stamp), entry.known_as()))
     }
 }
 

@@ -20,7 +20,7 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 use super::crash::crash_point;
-use super::index::{Extent, Found, Index, Place, Sighting};
+use super::index::{Extent, Found, Index, Known, Place, Sighting};
 use super::page::{LANES, Lane, PinMemory, REFRESHES, TOUCHES};
 use super::ring::Created;
 use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
@@ -223,9 +223,13 @@ impl Pins {
     /// Where the object is that this client holds from now on, or `None` where it is too late.
     #[inline(always)]
     fn confirm(&self, index: &Index, seen: &Sighting<'_>, pin: Pin, hint: &Hint) -> Option<Extent> {
+        let known = Known {
+            uid: seen.uid,
+            slot: seen.known_as(),
+        };
         let extent = seen.extent();
         if extent.is_some() {
-            self.note(pin, index.looks(), hint);
+            self.note(known, index.looks(), hint);
         } else {
             self.clear(pin.slot);
             self.give_back(pin.slot);
@@ -364,7 +368,7 @@ impl Pins {
 
     /// Notes for the store that objects are to count as just used; whether there is room for that until
     /// it looks.
-    pub fn refresh(&self, objects: &[Sighting<'_>], hint: &Hint) -> bool {
+    pub fn refresh(&self, objects: &[Known], hint: &Hint) -> bool {
         let PinMemory {
             refreshes,
             answers_header,
@@ -385,7 +389,7 @@ impl Pins {
         let mut number = written;
         for object in objects {
             let at = usize::try_from(number % REFRESHES as u64).unwrap_or(0);
-            let touch = touch_of(object.place, object.uid);
+            let touch = touch_of(*object);
             if let Some(place) = refreshes.objects.get(at) {
                 place.store(touch, Ordering::Relaxed);
             }
@@ -403,17 +407,17 @@ impl Pins {
 
     /// Notes for the store that an object was read: once, until the store has looked.
     #[inline(always)]
-    fn note(&self, pin: Pin, looks: u64, hint: &Hint) {
+    fn note(&self, known: Known, looks: u64, hint: &Hint) {
         if let Some(lane) = self.lane(hint) {
             add(&lane.hits);
         }
         let used = Used {
-            uid: pin.uid,
+            uid: known.uid,
             pins: self.owners.as_ptr().addr(),
             looks,
         };
         if hint.used.replace(used) != used {
-            self.note_touch(touch_of(pin.place, pin.uid), hint);
+            self.note_touch(touch_of(known), hint);
         }
     }
 
@@ -450,9 +454,10 @@ fn add(count: &AtomicU64) {
 /// Set in a use that is a refresh, where there are others. It is where a uid has none of its bits.
 const REFRESH: u64 = 1 << 32;
 
-/// A use of an object, in a word: where it is listed, and half of its uid.
-fn touch_of(place: Place, uid: u64) -> u64 {
-    uid << 32 | u64::from(place.number())
+/// A use of an object, in a word: what the store knows it by, and half of its uid. Not where it is
+/// listed: it may be elsewhere when the store looks.
+fn touch_of(known: Known) -> u64 {
+    known.uid << 32 | u64::from(known.slot)
 }
 
 /// What was written to a circle of words between one count and another, the oldest first, as far as it
@@ -467,11 +472,25 @@ fn since(from: u64, to: u64, words: &[AtomicU64]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// What the store knows the object by that a use is of, if it is still listed there.
-fn slot_of(touch: u64, index: &Index) -> Option<u32> {
-    let place = Place::from_number(touch & u64::from(u32::MAX))?;
-    let (uid, slot) = index.occupant(place)?;
-    (uid as u32 == ((touch & !REFRESH) >> 32) as u32).then_some(slot)
+/// A use of an object, as a client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// What the store knows it by.
+    pub slot: u32,
+    /// The lower half of its uid. Whether that is the uid of what is there, the store has to see.
+    pub half_uid: u32,
+    /// Whether it was refreshed, and not read.
+    pub refreshed: bool,
+}
+
+impl Use {
+    fn from_touch(touch: u64) -> Self {
+        Self {
+            slot: touch as u32,
+            half_uid: ((touch & !REFRESH) >> 32) as u32,
+            refreshed: touch & REFRESH != 0,
+        }
+    }
 }
 
 /// A client's pins, for the store. All that is read here is what a client wrote.
@@ -526,8 +545,8 @@ impl PinView {
     }
 
     /// What the client used since this was last asked, the oldest first, as far as that is still
-    /// known: what the store knows those objects by, and whether it asked for that.
-    pub fn used(&mut self, index: &Index, mut each: impl FnMut(u32, bool)) {
+    /// known.
+    pub fn used(&mut self, mut each: impl FnMut(Use)) {
         // All refreshes; those of them that are among the last uses come once more, in their order.
         let PinMemory {
             refreshes,
@@ -537,9 +556,7 @@ impl PinView {
         if let (Some(refreshes), Some(seen)) = (refreshes.first(), answers_header.first()) {
             let written = refreshes.written.load(Ordering::Acquire);
             for touch in since(self.refreshed, written, &refreshes.objects) {
-                if let Some(slot) = slot_of(touch, index) {
-                    each(slot, true);
-                }
+                each(Use::from_touch(touch | REFRESH));
             }
             if written != self.refreshed {
                 self.refreshed = written;
@@ -550,9 +567,7 @@ impl PinView {
         for (lane, read) in self.memory.lanes.iter().zip(&mut self.read) {
             let touched = lane.touched.load(Ordering::Acquire);
             for touch in since(*read, touched, &lane.touches) {
-                if let Some(slot) = slot_of(touch, index) {
-                    each(slot, touch & REFRESH != 0);
-                }
+                each(Use::from_touch(touch));
             }
             *read = touched;
         }

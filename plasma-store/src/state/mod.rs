@@ -33,7 +33,7 @@ use plasma_core::shm::index::{FIRST_UID, Place, UID_STEP};
 
 use alloc::{Allocator, Range};
 use lru::Lru;
-pub(crate) use readers::{Holder, NoReaders, Readers, Use};
+pub(crate) use readers::{Holder, NoReaders, Readers};
 pub(crate) use table::Slot;
 use table::{Object, Stage, Table};
 use wait::{Patience, Wait, Waits};
@@ -50,6 +50,9 @@ const MAX_NAME_LEN: usize = 256;
 /// How often to look whether those who read without asking have let go of what is in the way of
 /// something that a get waits for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// So much less often for each object that they hold: some ten times what it takes to look at it.
+const LOOK_INTERVAL_FOR_EACH: Duration = Duration::from_micros(2);
 
 /// One connection, never the same twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -489,6 +492,7 @@ impl<R: Readers> State<R> {
         let mut missing = BTreeSet::new();
         let mut restoring = BTreeSet::new();
         let mut located = Vec::with_capacity(ids.len());
+        let mut looked = false;
         for id in &ids {
             let mut spec = None;
             let found = self.table.get(id);
@@ -499,6 +503,11 @@ impl<R: Readers> State<R> {
                 }
                 Some((Stage::Spilled, slot, object)) => {
                     let size = object.size();
+                    if !looked && self.lacks_room(size) && !self.read.is_empty() {
+                        // They may have let go of what they were seen to hold.
+                        self.look_at_readers(fx);
+                        looked = true;
+                    }
                     if self.start_restore(slot, now, fx) {
                         restoring.insert(*id);
                     } else if timeout != Some(Duration::ZERO) {
@@ -559,8 +568,10 @@ impl<R: Readers> State<R> {
             self.answer(wait, fx);
         }
         if self.readers_are_in_the_way() && self.next_look <= now.elapsed {
-            self.next_look = now.elapsed.saturating_add(LOOK_INTERVAL);
             self.sweep(now, fx);
+            let held = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
+            let interval = LOOK_INTERVAL + LOOK_INTERVAL_FOR_EACH * held;
+            self.next_look = now.elapsed.saturating_add(interval);
         }
     }
 
@@ -861,12 +872,11 @@ impl<R: Readers> State<R> {
                 return Err(ErrorCode::OutOfMemory);
             }
             self.look_at_readers(fx);
-            let missing = self.missing_bytes(size);
-            if missing > self.lru.evictable_bytes() {
+            if self.lacks_room(size) {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
-            let wanted = missing.max(capacity / 5).max(1);
+            let wanted = self.missing_bytes(size).max(capacity / 5).max(1);
             let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.
             let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
@@ -880,6 +890,12 @@ impl<R: Readers> State<R> {
     fn missing_bytes(&self, size: u64) -> u64 {
         let wanted = self.allocated_bytes.saturating_add(size);
         wanted.saturating_sub(self.limits.capacity)
+    }
+
+    /// Whether there would not be room for `size` bytes if all were evicted that may be, as far as is
+    /// known.
+    fn lacks_room(&self, size: u64) -> bool {
+        self.missing_bytes(size) > self.lru.evictable_bytes()
     }
 
     /// Evicts objects that are in no order any more, or in a private one, and that nobody holds or
@@ -924,11 +940,7 @@ impl<R: Readers> State<R> {
         let Some(size) = self.table.at(slot).map(Object::size) else {
             return false;
         };
-        if self.missing_bytes(size) > self.lru.evictable_bytes() && !self.read.is_empty() {
-            // They may have let go of what they were seen to hold.
-            self.look_at_readers(fx);
-        }
-        if self.missing_bytes(size) > self.lru.evictable_bytes() {
+        if self.lacks_room(size) {
             return false;
         }
         let Ok(range) = self.make_room(None, size, true, fx) else {
@@ -1089,10 +1101,15 @@ impl<R: Readers> State<R> {
     /// Looks at what they hold and have used. What they hold they are counted for, and what they hold
     /// no more is free.
     pub(crate) fn look_at_readers(&mut self, fx: &mut Effects) {
-        for (slot, kind) in self.readers.used() {
-            match kind {
-                Use::Read => self.lru.touch(&mut self.table.objects, slot),
-                Use::Refreshed => self.lru.refresh(&mut self.table.objects, slot),
+        for what in self.readers.used() {
+            let Some(slot) = self.table.used(&what) else {
+                continue;
+            };
+            let objects = &mut self.table.objects;
+            if what.refreshed {
+                self.lru.refresh(objects, slot);
+            } else {
+                self.lru.touch(objects, slot);
             }
         }
         let all = self.readers.holders().into_iter();

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 
 use plasma_core::ObjectId;
 use plasma_core::shm::index::{Listing, Place};
+use plasma_core::shm::pins::Use;
 
 use super::ClientId;
 use super::table::Slot;
@@ -25,19 +26,10 @@ pub(crate) trait Readers: Debug {
     fn holders(&self) -> Vec<Holder>;
 
     /// What they used since this was last asked, the oldest first, as far as they remember.
-    fn used(&mut self) -> Vec<(Slot, Use)>;
+    fn used(&mut self) -> Vec<Use>;
 
     /// A client is gone, and what it held with it.
     fn forget(&mut self, client: ClientId);
-}
-
-/// How an object was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// It was got.
-    Read,
-    /// It is to count as just used, wherever it counts.
-    Refreshed,
 }
 
 /// Somebody who holds an object, as they say themselves.
@@ -66,7 +58,7 @@ impl Readers for NoReaders {
         Vec::new()
     }
 
-    fn used(&mut self) -> Vec<(Slot, Use)> {
+    fn used(&mut self) -> Vec<Use> {
         Vec::new()
     }
 

@@ -6,6 +6,7 @@ use foldhash::quality::RandomState;
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::{Digest, ObjectInfo, ObjectSpec};
 use plasma_core::shm::index::Listing;
+use plasma_core::shm::pins::Use;
 use slab::Slab;
 
 use super::alloc::Range;
@@ -171,6 +172,12 @@ impl Table {
     pub(crate) fn claimed(&self, slot: Slot, uid: u64) -> Option<&Object> {
         let object = self.objects.0.get(slot.0 as usize);
         object.filter(|object| object.uid == uid)
+    }
+
+    /// Where the object is that somebody says to have used, if it is still there.
+    pub(crate) fn used(&self, what: &Use) -> Option<Slot> {
+        let object = self.objects.0.get(what.slot as usize)?;
+        (object.uid as u32 == what.half_uid).then_some(Slot(what.slot))
     }
 
     /// Adds an object whose id is free; `None` once the table is full.

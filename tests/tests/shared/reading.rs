@@ -216,6 +216,36 @@ fn what_is_read_all_the_time_is_not_evicted() {
     });
 }
 
+/// Where an object is listed may change between when it is used and when the store looks.
+#[test]
+fn what_was_used_is_known_wherever_it_is_listed() {
+    within(LIMIT, || {
+        const SIZE: usize = 1 << 10;
+        let store = StoreProcess::start(10 * MIB, &[]);
+        let (writer, reader) = (store.client(), store.client());
+        let read = |number| reader.get(id(number), 0).unwrap().is_some();
+        // The index has twice as many homes as there are objects at least, and grows from 1024 on.
+        let old: Vec<_> = (0..400).map(id).collect();
+        for id in &old {
+            put(&writer, *id, SIZE);
+        }
+        let (refreshed, others) = old.split_at(200);
+        reader.refresh(refreshed).unwrap();
+        assert!(read(300));
+        for number in 1000..9000 {
+            put(&writer, id(number), SIZE);
+            assert!(read(300));
+        }
+        // Two fifths of the store.
+        for number in 0..4 {
+            put(&writer, id(10_000 + number), MIB as usize);
+        }
+        assert!(reader.contains_many(others).unwrap().len() < 100);
+        assert_eq!(reader.contains_many(refreshed).unwrap(), refreshed);
+        assert!(read(300));
+    });
+}
+
 /// A refresh is not lost among reads, nor among other refreshes.
 #[test]
 fn what_was_refreshed_is_evicted_last() {
