@@ -1,10 +1,10 @@
 //! What was evicted to an external store comes back once those who read in memory let go of what is in
 //! its way, though they tell nobody.
 
-use std::thread;
-
 use plasma_core::PlasmaClient;
-use tests::{StoreProcess, eventually, within};
+use plasma_core::protocol::message::{Reply, Request};
+use tests::raw::RawClient;
+use tests::{StoreProcess, within};
 
 use super::{LIMIT, MIB, id, is_whole, put};
 
@@ -47,15 +47,18 @@ fn who_waits_for_room_is_served_when_it_is_let_go_of() {
         let (store, holder) = full_store();
         let held = holder.get_many(&[id(1), id(2)], 0);
         let held = held.expect("the store answers");
-        let waiter = store.socket_client();
-        let connections = store.sockets();
-        let waiting = thread::spawn(move || waiter.get(id(0), -1));
-        eventually("it waits", || store.sockets() > connections);
-        // Whatever is asked before this has been seen to: that one waits for room.
-        holder.list().expect("the store answers");
+        let mut waiter = RawClient::connect(store.socket());
+        waiter.send(&Request::Get {
+            ids: vec![id(0)].into(),
+            timeout_ms: -1,
+        });
+        // Requests are handled in order: that one waits by now.
+        waiter.send(&Request::Contains(id(0)));
+        assert!(matches!(waiter.reply(), Reply::Contains { .. }));
         drop(held);
-        let back = waiting.join().expect("it does not panic");
-        let back = back.expect("the store answers").expect("it is sealed");
-        assert!(is_whole(&id(0), back.data()));
+        let Reply::Get { objects, .. } = waiter.reply() else {
+            panic!("another reply than a get's");
+        };
+        assert!(objects.iter().all(|(_, found)| found.is_some()));
     });
 }
