@@ -37,7 +37,7 @@ impl Bell {
         Ok(Self(EventFd::from_flags(flags)?.into()))
     }
 
-    /// The bell that a store has given; `None` where ringing it could wait, or end this process.
+    /// The bell that a store has given; `None` where ringing it could end this process.
     pub fn from_peer(bell: OwnedFd) -> Option<Self> {
         // Who writes to one of these that nobody reads gets a signal.
         let kind = SFlag::from_bits_truncate(fstat(&bell).ok()?.st_mode) & SFlag::S_IFMT;

@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::sockopt::{OobInline, PeerCredentials};
+use nix::sys::socket::{getsockopt, setsockopt};
 use tracing::{info, warn};
 
 use super::connection::Connection;
@@ -85,6 +86,9 @@ impl Server {
                     return;
                 }
             };
+            // What is sent out of band comes in its turn, with the descriptors that are sent with it:
+            // otherwise the kernel throws them away as it comes upon them, and may have to wait.
+            let _ = setsockopt(&socket, OobInline, &true);
             let peer = match getsockopt(&socket, PeerCredentials) {
                 Ok(peer) => Peer {
                     pid: peer.pid(),
@@ -95,25 +99,30 @@ impl Server {
                     let reason = Refusal::Unknown(error);
                     self.stats.refused(reason.label());
                     warn!(%reason, "refused a client");
+                    self.hang_up(socket);
                     continue;
                 }
             };
             let Peer { pid, uid, gid } = peer;
-            match self.admit(socket, peer) {
+            match self.admit(&socket, uid) {
                 Ok(client) => {
+                    self.state.connect(client);
+                    let connection = Connection::new(socket, peer);
+                    self.connections.insert(client, connection);
                     self.stats.accepted.add_one();
                     info!(client = client.0, pid, uid, gid, "connected");
                 }
                 Err(reason) => {
                     self.stats.refused(reason.label());
                     warn!(pid, uid, %reason, "refused a client");
+                    self.hang_up(socket);
                 }
             }
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd, peer: Peer) -> Result<ClientId, Refusal> {
-        let uid = peer.uid;
+    /// Listens to a connection, if its user may have one.
+    fn admit(&mut self, socket: &OwnedFd, uid: u32) -> Result<ClientId, Refusal> {
         let own = nix::unistd::geteuid().as_raw();
         if !self.options.admission.permits(uid, own) {
             return Err(match self.options.admission {
@@ -129,10 +138,7 @@ impl Server {
         self.next_client += 1;
         let token = Token::Connection(client).number();
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-        self.epoll.add(&socket, event).map_err(Refusal::Unheard)?;
-        self.state.connect(client);
-        self.connections
-            .insert(client, Connection::new(socket, peer));
+        self.epoll.add(socket, event).map_err(Refusal::Unheard)?;
         Ok(client)
     }
 }

@@ -689,7 +689,7 @@ impl Server {
 
     /// Closes a client's connection. What it has sent that nobody read is read before: descriptors may
     /// be among it, and the kernel would have the store wait for them to close.
-    fn hang_up(&mut self, socket: OwnedFd) {
+    pub(super) fn hang_up(&mut self, socket: OwnedFd) {
         // If the kernel has forgotten it already, so much the better.
         let _ = self.epoll.delete(&socket);
         // Nothing more comes after this, so there is an end to what is read.
@@ -700,8 +700,11 @@ impl Server {
             for descriptor in unread.take_descriptors() {
                 self.closer.close(descriptor);
             }
-            if !matches!(received, Ok(Received::Bytes(_))) {
-                return;
+            match received {
+                Ok(Received::Bytes(_)) => {}
+                Ok(Received::Nothing | Received::End) => return,
+                // There is more, and no room for it.
+                Err(_) => return self.closer.close(socket),
             }
         }
     }

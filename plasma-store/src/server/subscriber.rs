@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::socket::{MsgFlags, Shutdown, UnixAddr, getpeername, getsockname, recv, shutdown};
+use nix::sys::socket::sockopt::OobInline;
+use nix::sys::socket::{
+    MsgFlags, Shutdown, UnixAddr, getpeername, getsockname, recv, setsockopt, shutdown,
+};
 use plasma_core::protocol::message::Notification;
 use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
@@ -209,7 +212,9 @@ fn make_one_way(stream: &OwnedFd, listener: BorrowedFd<'_>) -> Result<(), Unsuit
     if peer.is_ok() && peer == getsockname::<UnixAddr>(listener.as_raw_fd()) {
         return Err(Unsuitable::OwnConnection);
     }
-    // From here on nothing can be sent to it; and it must not be too late for that.
+    // From here on nothing can be sent to it; and it must not be too late for that. What was sent out of
+    // band counts, too.
+    let _ = setsockopt(stream, OobInline, &true);
     let closed = shutdown(raw, Shutdown::Read);
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     match closed.and_then(|()| recv(raw, &mut [0], flags)) {

@@ -51,7 +51,7 @@ const MAX_NAME_LEN: usize = 256;
 /// something that a get waits for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// So much less often for each object that they hold: some ten times what it takes to look at it.
+/// So much less often for each object that they say to hold: some ten times what it takes to look at it.
 const LOOK_INTERVAL_FOR_EACH: Duration = Duration::from_micros(2);
 
 /// One connection, never the same twice.
@@ -203,6 +203,8 @@ pub(crate) struct State<R = NoReaders> {
     read: BTreeSet<Slot>,
     /// Who holds those, as they were last looked at.
     holders: Vec<(ClientId, Slot)>,
+    /// How many said then that they hold something, which took its time to look at.
+    claims: usize,
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
@@ -243,6 +245,7 @@ impl<R: Readers> State<R> {
             next_uid: FIRST_UID,
             read: BTreeSet::new(),
             holders: Vec::new(),
+            claims: 0,
             starved: BTreeSet::new(),
             next_look: Duration::ZERO,
             unsealed: 0,
@@ -569,8 +572,8 @@ impl<R: Readers> State<R> {
         }
         if self.readers_are_in_the_way() && self.next_look <= now.elapsed {
             self.sweep(now, fx);
-            let held = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
-            let interval = LOOK_INTERVAL + LOOK_INTERVAL_FOR_EACH * held;
+            let claims = u32::try_from(self.claims).unwrap_or(u32::MAX);
+            let interval = LOOK_INTERVAL + LOOK_INTERVAL_FOR_EACH * claims;
             self.next_look = now.elapsed.saturating_add(interval);
         }
     }
@@ -1112,8 +1115,9 @@ impl<R: Readers> State<R> {
                 self.lru.touch(objects, slot);
             }
         }
-        let all = self.readers.holders().into_iter();
-        let true_ones = all.filter(|holder| {
+        let claimed = self.readers.holders();
+        self.claims = claimed.len();
+        let true_ones = claimed.into_iter().filter(|holder| {
             let object = self.table.claimed(holder.slot, holder.uid);
             object.is_some_and(|object| object.stage == Stage::Sealed)
         });

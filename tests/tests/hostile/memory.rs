@@ -1,18 +1,18 @@
 //! Requests that would have the store keep more than it should.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 use plasma_core::protocol::frame::HEADER_LEN;
 use plasma_core::protocol::message::{MAX_IDS, Reply, Request};
 use plasma_core::{ObjectId, PlasmaError};
 use tests::StoreProcess;
-use tests::raw::message;
+use tests::raw::{RawClient, message};
 
 use super::{
     ID, KEPT_AFTER, MIB, connect, cut_off_for, header, let_the_store_catch_up, new_object,
@@ -187,9 +187,12 @@ fn reluctant() -> (TcpStream, TcpStream) {
     (stream, peer)
 }
 
-fn assert_nobody_waits(store: &StoreProcess) {
+/// Asks as a client does that was there before.
+fn assert_answers(witness: &mut RawClient) {
     let start = Instant::now();
-    let_the_store_catch_up(store);
+    for _ in 0..3 {
+        witness.call(&Request::List);
+    }
     assert!(start.elapsed() < Duration::from_secs(3), "the store waited");
 }
 
@@ -197,46 +200,96 @@ fn assert_nobody_waits(store: &StoreProcess) {
 fn closing_what_a_client_sent_keeps_nobody_waiting() {
     under_attack(&[], |store| {
         let (stream, _peer) = reluctant();
+        let mut witness = connect(store);
         let client = connect(store);
         client.subscribe(stream.as_fd());
         drop(stream);
         drop(client);
-        assert_nobody_waits(store);
+        let_the_store_catch_up(store);
+        assert_answers(&mut witness);
     });
+}
+
+/// Sends descriptors with a byte each, the last of which is slow to close, and hangs up; all that before
+/// the store goes on.
+fn leave_behind(store: &StoreProcess, client: RawClient, flags: MsgFlags) {
+    let (stream, peer) = reluctant();
+    // What stands before them is read up to the first of them.
+    let any = File::open("/dev/null").expect("it is there");
+    for descriptor in [any.as_raw_fd(), stream.as_raw_fd()] {
+        let descriptors = [descriptor];
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let bytes = [IoSlice::new(&[0])];
+        let socket = client.socket().as_raw_fd();
+        sendmsg::<()>(socket, &bytes, &rights, flags, None).expect("there is room");
+    }
+    drop((stream, client));
+    store.signal(Signal::SIGCONT);
+    // It takes what it is sent as long as nobody resets it.
+    std::mem::forget(peer);
 }
 
 /// The same, where the store has closed the connection before it read all.
 #[test]
 fn closing_what_a_client_sent_in_vain_keeps_nobody_waiting() {
-    for holds in [false, true] {
-        under_attack(&[], move |store| {
-            let (stream, _peer) = reluctant();
-            let mut client = connect(store);
-            if holds {
-                // Then the connection stays until the client hangs up.
-                let create = Request::Create {
-                    id: ID,
-                    evict_if_full: true,
-                    data_size: 10,
-                    metadata_size: 0,
-                    device_num: 0,
-                };
-                assert!(matches!(client.call(&create), Reply::Create { .. }));
-            }
-            store.signal(Signal::SIGSTOP);
-            client.send_bytes(&[0xff; 64]).expect("there is room");
-            // What stands before it is read up to the first of these.
-            let any = File::open("/dev/null").expect("it is there");
-            for descriptor in [any.as_fd(), stream.as_fd()] {
-                let sent = client.send_descriptors(&[0], &[descriptor]);
-                sent.expect("there is room");
-            }
-            drop(stream);
-            drop(client);
-            store.signal(Signal::SIGCONT);
-            assert_nobody_waits(store);
-        });
-    }
+    under_attack(&[], |store| {
+        let mut witness = connect(store);
+        let client = connect(store);
+        let_the_store_catch_up(store);
+        store.signal(Signal::SIGSTOP);
+        client.send_bytes(&[0xff; 64]).expect("there is room");
+        leave_behind(store, client, MsgFlags::empty());
+        assert_answers(&mut witness);
+    });
+}
+
+/// The same, of one that was cut off and has not hung up yet, as it holds something.
+#[test]
+fn closing_what_was_sent_after_the_end_keeps_nobody_waiting() {
+    under_attack(&[], |store| {
+        let mut witness = connect(store);
+        let mut client = connect(store);
+        let create = Request::Create {
+            id: ID,
+            evict_if_full: true,
+            data_size: 10,
+            metadata_size: 0,
+            device_num: 0,
+        };
+        assert!(matches!(client.call(&create), Reply::Create { .. }));
+        client.descriptor();
+        client.send_bytes(&[0xff; 64]).expect("there is room");
+        assert_eq!(client.socket().read(&mut [0]).expect("it is told"), 0);
+        store.signal(Signal::SIGSTOP);
+        leave_behind(store, client, MsgFlags::empty());
+        assert_answers(&mut witness);
+    });
+}
+
+/// The same, where it was sent out of band.
+#[test]
+fn closing_what_was_sent_out_of_band_keeps_nobody_waiting() {
+    under_attack(&[], |store| {
+        let mut witness = connect(store);
+        let client = connect(store);
+        let_the_store_catch_up(store);
+        store.signal(Signal::SIGSTOP);
+        leave_behind(store, client, MsgFlags::MSG_OOB);
+        assert_answers(&mut witness);
+    });
+}
+
+/// The same, of one that is refused.
+#[test]
+fn closing_what_was_sent_before_a_refusal_keeps_nobody_waiting() {
+    under_attack(&["--max-clients", "2"], |store| {
+        // Beside the one that goes on all the time.
+        let mut witness = connect(store);
+        witness.call(&Request::List);
+        store.signal(Signal::SIGSTOP);
+        leave_behind(store, connect(store), MsgFlags::empty());
+        assert_answers(&mut witness);
+    });
 }
 
 #[test]
