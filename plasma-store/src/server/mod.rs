@@ -15,6 +15,7 @@ mod rings;
 mod subscriber;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -703,6 +704,8 @@ impl Server {
             match received {
                 Ok(Received::Bytes(_)) => {}
                 Ok(Received::Nothing | Received::End) => return,
+                // It did not read all either; that is told once everything is read here.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
                 // There is more, and no room for it.
                 Err(_) => return self.closer.close(socket),
             }

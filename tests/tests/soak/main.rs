@@ -16,9 +16,12 @@ mod content;
 mod crowd;
 mod life;
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use plasma_core::PlasmaClient;
+use tests::raw::RawClient;
 use tests::{StoreProcess, debug_number, eventually, role, within};
 
 use crowd::{Crowd, Kind, Tally};
@@ -87,6 +90,7 @@ fn soak(kinds: Vec<Kind>, duration: Duration) {
     within(limit, move || {
         let store = StoreProcess::start(CAPACITY, &[]);
         let watcher = store.client();
+        have_the_closer_started(&store);
         // Once it answers, it has closed its copies of the descriptors that the watcher got.
         watcher.list().unwrap();
         let descriptors = store.descriptors();
@@ -132,6 +136,15 @@ fn soak(kinds: Vec<Kind>, duration: Duration) {
         );
         assert!(total.read > 0 && total.created > 0 && total.killed > 0);
     });
+}
+
+/// The store starts a thread once a client leaves a descriptor behind, as one that is killed may: now, so
+/// that it is there in all phases.
+fn have_the_closer_started(store: &StoreProcess) {
+    let client = RawClient::connect(store.socket());
+    let any = File::open("/dev/null").unwrap();
+    client.send_descriptors(&[0], &[any.as_fd()]).unwrap();
+    client.wait_until_cut_off();
 }
 
 /// Waits until the store has noticed that everybody has gone, and checks its books; how many objects
