@@ -83,7 +83,7 @@ impl Plane {
         let index = Index::open(&index, index_len).ok_or_else(|| unusable("without an index"))?;
         let page = map(page, shape.page_len(), true)?;
         let answers = map(answers, shape.answers_len(), false)?;
-        let pins = PinMemory::open(&page, &answers, shape);
+        let pins = PinMemory::of_client(&page, &answers, shape);
         let pins = Pins::new(pins.ok_or_else(|| unusable("without pins"))?);
         let ring = Self::open_ring(shape, &page, &answers, wakeup)?;
         Ok(Self {
@@ -171,11 +171,14 @@ impl Plane {
         let mut objects = Vec::with_capacity(ids.len());
         for id in ids {
             match self.index.find(id) {
-                Found::Here(seen) => match seen.known() {
-                    Some(known) => objects.push(known),
-                    // It is just being moved.
-                    None => return false,
-                },
+                Found::Here(seen) => {
+                    let known = seen.known();
+                    if seen.extent().is_none() {
+                        // It is just being moved.
+                        return false;
+                    }
+                    objects.push(known);
+                }
                 // It is not there, or is held by somebody.
                 Found::Nowhere => {}
                 Found::Unknown => return false,

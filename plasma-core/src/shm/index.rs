@@ -287,10 +287,13 @@ fn uid_of(stamp: u64) -> u64 {
 }
 
 impl Sighting<'_> {
-    /// What the store knows the object by, unless it [is listed](Self::extent) no more.
+    /// The object as the store knows it, if it [is listed](Self::extent) here still after this.
     #[inline(always)]
-    pub fn known_as(&self) -> u32 {
-        self.entry.known_as()
+    pub fn known(&self) -> Known {
+        Known {
+            uid: self.uid,
+            slot: self.entry.known_as(),
+        }
     }
 
     /// Where the object lies; `None` if it is listed here no more.
@@ -300,15 +303,6 @@ impl Sighting<'_> {
         unless_skipped!(ExtentFence, fence(Ordering::Acquire));
         let stamp = self.entry.stamp.load(Ordering::Relaxed);
         (stamp & !WANTED == self.uid || is_skipped!(Recheck)).then_some(extent)
-    }
-
-    /// The object as the store knows it; `None` if it is listed here no more.
-    pub fn known(&self) -> Option<Known> {
-        let known = Known {
-            uid: self.uid,
-            slot: self.known_as(),
-        };
-        self.extent().map(|_| known)
     }
 
     /// Whether it is still listed here, and the store does not want it back.

@@ -205,11 +205,11 @@ fn publish_against_lookup() {
     store.publish(&listing(UID, 1));
     let reader = thread::spawn(move || {
         if let Found::Here(seen) = index.find(&ID)
-            && let known_as = seen.known_as()
+            && let known = seen.known()
             && let Some(extent) = seen.extent()
         {
             let number = (seen.uid - UID) / UID_STEP + 1;
-            assert_eq!(u64::from(known_as), number, "another's");
+            assert_eq!(u64::from(known.slot), number, "another's");
             assert_eq!(extent, extent_at(number), "half of one");
         }
     });

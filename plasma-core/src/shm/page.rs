@@ -189,12 +189,19 @@ pub struct PinMemory {
 }
 
 impl PinMemory {
-    /// Finds them in pages of which one can be written: the first by the client, the other by the
-    /// store.
-    pub fn open(page: &Arc<Memory>, answers: &Arc<Memory>, shape: &Shape) -> Option<Self> {
-        if !page.is_writable() && !answers.is_writable() {
-            return None;
-        }
+    /// The client's view of them: it writes its own page.
+    pub fn of_client(page: &Arc<Memory>, answers: &Arc<Memory>, shape: &Shape) -> Option<Self> {
+        page.is_writable()
+            .then(|| Self::find(page, answers, shape))?
+    }
+
+    /// The store's view of them: it writes what it answers.
+    pub fn of_store(page: &Arc<Memory>, answers: &Arc<Memory>, shape: &Shape) -> Option<Self> {
+        let writable = answers.is_writable();
+        writable.then(|| Self::find(page, answers, shape))?
+    }
+
+    fn find(page: &Arc<Memory>, answers: &Arc<Memory>, shape: &Shape) -> Option<Self> {
         Some(Self {
             header: page.slice(0, 1)?,
             lanes: page.slice(shape.lanes(), LANES)?,

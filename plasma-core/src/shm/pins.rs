@@ -216,17 +216,14 @@ impl Pins {
             place: seen.place,
             uid: seen.uid,
         };
-        self.set(pin, seen.known_as());
+        self.set(pin, seen.known().slot);
         Some(pin)
     }
 
     /// Where the object is that this client holds from now on, or `None` where it is too late.
     #[inline(always)]
     fn confirm(&self, index: &Index, seen: &Sighting<'_>, pin: Pin, hint: &Hint) -> Option<Extent> {
-        let known = Known {
-            uid: seen.uid,
-            slot: seen.known_as(),
-        };
+        let known = seen.known();
         let extent = seen.extent();
         if extent.is_some() {
             self.note(known, index.looks(), hint);

@@ -224,7 +224,7 @@ impl Server {
             wakeup.into(),
         ];
         let (page, answers) = (Arc::new(page), Arc::new(answers));
-        let pins = PinMemory::open(&page, &answers, &shape).ok_or_else(missing)?;
+        let pins = PinMemory::of_store(&page, &answers, &shape).ok_or_else(missing)?;
         let token = Token::Bell(client).number();
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token);
         self.epoll.add(&bell, event)?;

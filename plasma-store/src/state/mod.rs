@@ -706,7 +706,8 @@ impl<R: Readers> State<R> {
                         Stage::Restoring => Err(ErrorCode::ObjectInUse),
                         Stage::Sealed => {
                             sealed.push((number, slot));
-                            Ok(())
+                            // Those that nobody holds are found below, all together.
+                            Err(ErrorCode::ObjectInUse)
                         }
                         Stage::Spilled => {
                             self.starved.remove(&(object.size(), *id));
@@ -720,32 +721,29 @@ impl<R: Readers> State<R> {
             };
             outcomes.push((*id, outcome));
         }
-        // An id may be there more than once.
-        let mut fates: HashMap<Slot, Outcome> = HashMap::default();
-        fates.extend(sealed.iter().map(|(_, slot)| (*slot, Ok(()))));
-        let mut slots: Vec<_> = sealed.iter().map(|(_, slot)| *slot).collect();
-        slots.retain(|slot| fates.remove(slot).is_some());
+        // An id may be there more than once: then it is the first that deletes the object.
+        let mut again = Vec::new();
+        if sealed.len() > 1 {
+            let mut named = HashSet::default();
+            (sealed, again) = sealed
+                .into_iter()
+                .partition(|(_, slot)| named.insert(*slot));
+        }
+        let slots: Vec<_> = sealed.iter().map(|(_, slot)| *slot).collect();
         let dropped = self.drop_those_free(&slots, fx);
-        let any_dropped = dropped.contains(&true);
-        let fate = |dropped| {
-            if dropped {
-                Ok(())
-            } else {
-                Err(ErrorCode::ObjectInUse)
-            }
-        };
-        fates.extend(slots.into_iter().zip(dropped.into_iter().map(fate)));
-        for (number, slot) in sealed {
-            if let (Some(fate), Some((_, outcome))) =
-                (fates.get_mut(&slot), outcomes.get_mut(number))
-            {
-                *outcome = *fate;
-                if fate.is_ok() {
-                    *fate = Err(ErrorCode::ObjectNotFound);
-                }
+        for ((number, _), dropped) in sealed.iter().zip(&dropped) {
+            if let Some((_, outcome)) = outcomes.get_mut(*number).filter(|_| *dropped) {
+                *outcome = Ok(());
             }
         }
-        if any_dropped {
+        for (number, _) in again {
+            if let Some((id, outcome)) = outcomes.get_mut(number)
+                && self.table.slot(id).is_none()
+            {
+                *outcome = Err(ErrorCode::ObjectNotFound);
+            }
+        }
+        if dropped.contains(&true) {
             self.feed_starved(now, fx);
         }
         outcomes
