@@ -90,10 +90,11 @@ fn soak(kinds: Vec<Kind>, duration: Duration) {
     within(limit, move || {
         let store = StoreProcess::start(CAPACITY, &[]);
         let watcher = store.client();
-        have_the_closer_started(&store);
         // Once it answers, it has closed its copies of the descriptors that the watcher got.
         watcher.list().unwrap();
         let descriptors = store.descriptors();
+        have_the_closer_started(&store);
+        wait_for_descriptors(&store, descriptors);
         let start = Instant::now();
         let phase = PHASE.min(duration / LEAST_PHASES);
         let mut first: Option<Belongings> = None;
@@ -107,9 +108,7 @@ fn soak(kinds: Vec<Kind>, duration: Duration) {
             phases += 1;
 
             let objects = settled(&store, &watcher);
-            eventually("no descriptor is left", || {
-                store.descriptors() == descriptors
-            });
+            wait_for_descriptors(&store, descriptors);
             let now = Belongings::of(&store);
             println!(
                 "{:4} s, {total}, {objects} objects stayed, store: {} descriptors, {} mappings, \
@@ -145,6 +144,14 @@ fn have_the_closer_started(store: &StoreProcess) {
     let any = File::open("/dev/null").unwrap();
     client.send_descriptors(&[0], &[any.as_fd()]).unwrap();
     client.wait_until_cut_off();
+}
+
+/// Waits until the store has as many descriptors as it had: what a client left behind is closed on a
+/// thread that nobody hears from.
+fn wait_for_descriptors(store: &StoreProcess, descriptors: usize) {
+    eventually("the store has the descriptors that it had", || {
+        store.descriptors() == descriptors
+    });
 }
 
 /// Waits until the store has noticed that everybody has gone, and checks its books; how many objects
