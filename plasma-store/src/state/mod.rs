@@ -6,8 +6,11 @@
 
 pub(crate) mod alloc;
 pub(crate) mod backing;
+mod get;
 mod lru;
 mod readers;
+mod restore;
+mod room;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,27 +35,18 @@ use plasma_core::protocol::message::{
 use plasma_core::shm::index::{FIRST_UID, Place, UID_STEP};
 
 use alloc::{Allocator, Range};
+pub(crate) use get::TooManyWaits;
 use lru::Lru;
 pub(crate) use readers::{Holder, NoReaders, Readers};
 pub(crate) use table::Slot;
 use table::{Object, Stage, Table};
-use wait::{Patience, Wait, Waits};
+use wait::Waits;
 
 /// The store has one segment, and this is its number.
 pub(crate) const SEGMENT: i32 = 1;
 
-/// What a get that waits counts for beside its ids: it is kept, and its answer will be.
-const WAIT_COST: usize = 64;
-
 /// Characters of a client's name that are kept.
 const MAX_NAME_LEN: usize = 256;
-
-/// How often to look whether those who read without asking have let go of what is in the way of
-/// something that a get waits for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-
-/// So much less often for each object that they say to hold: some ten times what it takes to look at it.
-const LOOK_INTERVAL_FOR_EACH: Duration = Duration::from_micros(2);
 
 /// One connection, never the same twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,18 +165,6 @@ struct Client {
     /// Objects this client holds; those it is creating are among them.
     holds: HashSet<Slot>,
 }
-
-/// How much was evicted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Evicted {
-    objects: u64,
-    bytes: u64,
-}
-
-/// A client asked for more than the store keeps for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more gets that wait, or for more objects, than one client may have")]
-pub(crate) struct TooManyWaits;
 
 /// Everything the store knows, of clients that ask and of those that read without asking.
 #[derive(Debug)]
@@ -480,146 +462,7 @@ impl<R: Readers> State<R> {
     }
 
     // -----------------------------------------------------------------------------------------
-    // Reading
-
-    /// Gives a client objects, now or when they are all there or when time is up: the answer is
-    /// among the effects then. A timeout of `None` waits for ever.
-    pub(crate) fn get(
-        &mut self,
-        client: ClientId,
-        ids: Vec<ObjectId>,
-        timeout: Option<Duration>,
-        now: Now,
-        fx: &mut Effects,
-    ) -> Result<(), TooManyWaits> {
-        let mut missing = BTreeSet::new();
-        let mut restoring = BTreeSet::new();
-        let mut located = Vec::with_capacity(ids.len());
-        let mut looked = false;
-        for id in &ids {
-            let mut spec = None;
-            let found = self.table.get(id);
-            match found.map(|(slot, object)| (object.stage, slot, object)) {
-                Some((Stage::Sealed, slot, object)) => {
-                    spec = Some(object.spec());
-                    self.add_ref(client, slot);
-                }
-                Some((Stage::Spilled, slot, object)) => {
-                    let size = object.size();
-                    if !looked && self.lacks_room(size) && !self.read.is_empty() {
-                        // They may have let go of what they were seen to hold.
-                        self.look_at_readers(fx);
-                        looked = true;
-                    }
-                    if self.start_restore(slot, now, fx) {
-                        restoring.insert(*id);
-                    } else if timeout != Some(Duration::ZERO) {
-                        self.starved.insert((size, *id));
-                    }
-                    missing.insert(*id);
-                }
-                Some((Stage::Restoring, ..)) => {
-                    restoring.insert(*id);
-                    missing.insert(*id);
-                }
-                Some((Stage::Creating, ..)) | None => {
-                    missing.insert(*id);
-                }
-            }
-            if spec.is_some() {
-                self.hits += 1;
-            } else {
-                self.misses += 1;
-            }
-            located.push((*id, spec));
-        }
-        // What is on its way back from the external store is there, only not quite yet.
-        if timeout == Some(Duration::ZERO) {
-            missing = restoring;
-        }
-        if missing.is_empty() {
-            fx.replies.push((client, self.get_reply(located)));
-            return Ok(());
-        }
-        let cost = ids.len() + WAIT_COST;
-        let most = self.limits.max_waiting_ids.saturating_add(WAIT_COST);
-        if self.waits.cost_of(client) + cost > most {
-            return Err(TooManyWaits);
-        }
-        let patience = match timeout {
-            Some(Duration::ZERO) => Patience::ForRestores,
-            Some(timeout) => now
-                .elapsed
-                .checked_add(timeout)
-                .map_or(Patience::Endless, Patience::Until),
-            None => Patience::Endless,
-        };
-        self.waits.begin(client, ids, cost, &missing, patience);
-        Ok(())
-    }
-
-    /// When [`expire`](Self::expire) is to be called next.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        let look = self.readers_are_in_the_way().then_some(self.next_look);
-        let deadlines = [self.waits.next_deadline(), look];
-        deadlines.into_iter().flatten().min()
-    }
-
-    /// Answers the gets whose time is up, and brings back what has room by now.
-    pub(crate) fn expire(&mut self, now: Now, fx: &mut Effects) {
-        while let Some(wait) = self.waits.expire(now.elapsed) {
-            self.answer(wait, fx);
-        }
-        if self.readers_are_in_the_way() && self.next_look <= now.elapsed {
-            self.sweep(now, fx);
-            let claims = u32::try_from(self.claims).unwrap_or(u32::MAX);
-            let interval = LOOK_INTERVAL + LOOK_INTERVAL_FOR_EACH * claims;
-            self.next_look = now.elapsed.saturating_add(interval);
-        }
-    }
-
-    /// Whether something may find room once those who read without asking let go, of which they tell
-    /// nobody.
-    fn readers_are_in_the_way(&self) -> bool {
-        !self.starved.is_empty() && !self.read.is_empty()
-    }
-
-    /// Gives a sealed object to everyone who waits for it; who that was. What its creator gets
-    /// that way it holds until it lets go of it again.
-    fn serve_waits(&mut self, slot: Slot, fx: &mut Effects) -> Vec<ClientId> {
-        let Some(id) = self.table.at(slot).map(|object| object.id) else {
-            return Vec::new();
-        };
-        let waits = self.waits.for_object(&id);
-        for (wait, client) in &waits {
-            self.add_ref(*client, slot);
-            if let Some(wait) = self.waits.satisfy(*wait, &id) {
-                self.answer(wait, fx);
-            }
-        }
-        waits.into_iter().map(|(_, client)| client).collect()
-    }
-
-    fn answer(&self, wait: Wait, fx: &mut Effects) {
-        let holds = self.clients.get(&wait.client).map(|client| &client.holds);
-        let located = wait.ids.iter().map(|id| {
-            // What came for this wait is held for its client since.
-            let found = self.table.get(id).filter(|(slot, object)| {
-                object.stage == Stage::Sealed && holds.is_some_and(|holds| holds.contains(slot))
-            });
-            (*id, found.map(|(_, object)| object.spec()))
-        });
-        fx.replies
-            .push((wait.client, self.get_reply(located.collect())));
-    }
-
-    fn get_reply(&self, objects: Vec<(ObjectId, Option<ObjectSpec>)>) -> Reply<'static> {
-        let found = objects.iter().any(|(_, spec)| spec.is_some());
-        Reply::Get {
-            objects: objects.into(),
-            segments: found.then(|| self.segment()).into_iter().collect(),
-        }
-    }
+    // Asking
 
     /// The store's one segment, as replies name it.
     pub(crate) fn segment(&self) -> SegmentRef {
@@ -683,90 +526,7 @@ impl<R: Readers> State<R> {
         sealed.into_iter().map(|(_, info)| info).collect()
     }
 
-    // -----------------------------------------------------------------------------------------
-    // Making room
-
-    /// Deletes objects, now or when they are sealed and nobody holds them.
-    pub(crate) fn delete(
-        &mut self,
-        ids: &[ObjectId],
-        now: Now,
-        fx: &mut Effects,
-    ) -> Vec<(ObjectId, Outcome)> {
-        let mut sealed = Vec::new();
-        let mut outcomes = Vec::with_capacity(ids.len());
-        for (number, id) in ids.iter().enumerate() {
-            let outcome = match self.table.get_mut(id) {
-                None => Err(ErrorCode::ObjectNotFound),
-                Some((slot, object)) => {
-                    object.delete_pending = true;
-                    match object.stage {
-                        Stage::Creating => Err(ErrorCode::ObjectNotSealed),
-                        // Its content is still being written: those who wait get it first.
-                        Stage::Restoring => Err(ErrorCode::ObjectInUse),
-                        Stage::Sealed => {
-                            sealed.push((number, slot));
-                            // Those that nobody holds are found below, all together.
-                            Err(ErrorCode::ObjectInUse)
-                        }
-                        Stage::Spilled => {
-                            self.starved.remove(&(object.size(), *id));
-                            self.table.remove(slot);
-                            fx.carries.push(Carry::Away(*id));
-                            fx.announce(Notification::Deleted(*id));
-                            Ok(())
-                        }
-                    }
-                }
-            };
-            outcomes.push((*id, outcome));
-        }
-        // An id may be there more than once: then it is the first that deletes the object.
-        let mut again = Vec::new();
-        if sealed.len() > 1 {
-            let mut named = HashSet::default();
-            (sealed, again) = sealed
-                .into_iter()
-                .partition(|(_, slot)| named.insert(*slot));
-        }
-        let slots: Vec<_> = sealed.iter().map(|(_, slot)| *slot).collect();
-        let dropped = self.drop_those_free(&slots, fx);
-        for ((number, _), dropped) in sealed.iter().zip(&dropped) {
-            if let Some((_, outcome)) = outcomes.get_mut(*number).filter(|_| *dropped) {
-                *outcome = Ok(());
-            }
-        }
-        for (number, _) in again {
-            if let Some((id, outcome)) = outcomes.get_mut(number)
-                && self.table.slot(id).is_none()
-            {
-                *outcome = Err(ErrorCode::ObjectNotFound);
-            }
-        }
-        if dropped.contains(&true) {
-            self.feed_starved(now, fx);
-        }
-        outcomes
-    }
-
-    /// Evicts the least recently used objects that nobody holds; the bytes freed.
-    pub(crate) fn evict(&mut self, wanted: u64, fx: &mut Effects) -> u64 {
-        self.look_at_readers(fx);
-        self.evict_oldest(wanted, fx).bytes
-    }
-
-    /// Evicts the oldest objects that nobody holds.
-    fn evict_oldest(&mut self, wanted: u64, fx: &mut Effects) -> Evicted {
-        let slots = self.lru.take_oldest(&mut self.table.objects, wanted);
-        let (slots, kept) = self.take_from_readers(slots);
-        // Somebody has come to hold them just now.
-        for slot in kept {
-            self.lru.put_back(&mut self.table.objects, slot);
-            self.add_read(slot);
-        }
-        self.evict_slots(slots, fx)
-    }
-
+    /// Makes objects the most recently used.
     pub(crate) fn refresh(&mut self, ids: &[ObjectId]) {
         for id in ids {
             if let Some(slot) = self.table.slot(id) {
@@ -774,6 +534,9 @@ impl<R: Readers> State<R> {
             }
         }
     }
+
+    // -----------------------------------------------------------------------------------------
+    // Accounts
 
     /// Names a client and, where it asks for one, gives it a quota.
     pub(crate) fn set_options(
@@ -832,227 +595,6 @@ impl<R: Readers> State<R> {
         self.met_max_objects.then_some(limit)
     }
 
-    /// Takes memory for `size` bytes, evicting where that is allowed and needed. Where the room is
-    /// for an object that `creator` makes, its quota comes first.
-    fn make_room(
-        &mut self,
-        creator: Option<ClientId>,
-        size: u64,
-        may_evict: bool,
-        fx: &mut Effects,
-    ) -> Result<Range, ErrorCode> {
-        let capacity = self.limits.capacity;
-        if let Some(client) = creator
-            && self.lru.lacks_quota(client, size)
-        {
-            self.look_at_readers(fx);
-            let objects = &mut self.table.objects;
-            let room = self.lru.make_quota_room(objects, client, size, may_evict);
-            let evict = room.map_err(|_| ErrorCode::OutOfMemory)?;
-            let (evict, kept) = self.take_from_readers(evict);
-            for slot in kept {
-                self.lru.demote(&mut self.table.objects, slot);
-                self.add_read(slot);
-            }
-            self.evict_slots(evict, fx);
-        }
-        loop {
-            let used = self.allocated_bytes;
-            let fits = used.checked_add(size).is_some_and(|sum| sum <= capacity);
-            let slot_free = creator.is_none() || self.table.len() < self.limits.max_objects;
-            if fits
-                && slot_free
-                && let Some(range) = self.allocator.allocate(size)
-            {
-                self.allocated_bytes += size;
-                return Ok(range);
-            }
-            // What goes to the external store keeps its place in the table.
-            let evicting_helps = slot_free || !self.limits.external;
-            if !may_evict || !evicting_helps {
-                return Err(ErrorCode::OutOfMemory);
-            }
-            self.look_at_readers(fx);
-            if self.lacks_room(size) {
-                // Evicting all there is would not help: nobody's objects are lost for nothing.
-                return Err(ErrorCode::OutOfMemory);
-            }
-            let wanted = self.missing_bytes(size).max(capacity / 5).max(1);
-            let evicted = self.evict_oldest(wanted, fx);
-            // Objects of no bytes free a place in the table, if not memory.
-            let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
-            if !helped {
-                return Err(ErrorCode::OutOfMemory);
-            }
-        }
-    }
-
-    /// Bytes by which `size` more would go beyond the capacity.
-    fn missing_bytes(&self, size: u64) -> u64 {
-        let wanted = self.allocated_bytes.saturating_add(size);
-        wanted.saturating_sub(self.limits.capacity)
-    }
-
-    /// Whether there would not be room for `size` bytes if all were evicted that may be, as far as is
-    /// known.
-    fn lacks_room(&self, size: u64) -> bool {
-        self.missing_bytes(size) > self.lru.evictable_bytes()
-    }
-
-    /// Evicts objects that are in no order any more, or in a private one, and that nobody holds or
-    /// finds.
-    fn evict_slots(&mut self, slots: Vec<Slot>, fx: &mut Effects) -> Evicted {
-        let mut evicted = Evicted::default();
-        for slot in slots {
-            let Some(object) = self.table.at(slot) else {
-                continue;
-            };
-            let (id, range, size) = (object.id, object.range, object.size());
-            evicted.objects += 1;
-            evicted.bytes += size;
-            if self.limits.external {
-                fx.carries.push(Carry::Out(Transfer {
-                    id,
-                    range,
-                    data_size: object.data_size,
-                    metadata_size: object.metadata_size,
-                }));
-                self.lru.forget(&mut self.table.objects, slot);
-                if let Some(object) = self.table.at_mut(slot) {
-                    object.stage = Stage::Spilled;
-                    object.range = Range::new(0, 0);
-                }
-                self.give_back(range, size);
-            } else {
-                self.drop_object(slot);
-                fx.announce(Notification::Deleted(id));
-            }
-        }
-        self.evictions += evicted.objects;
-        self.evicted_bytes += evicted.bytes;
-        evicted
-    }
-
-    // -----------------------------------------------------------------------------------------
-    // The external store
-
-    /// Makes room for an object to come back to; whether there is any. Nothing is evicted in vain.
-    fn start_restore(&mut self, slot: Slot, now: Now, fx: &mut Effects) -> bool {
-        let Some(size) = self.table.at(slot).map(Object::size) else {
-            return false;
-        };
-        if self.lacks_room(size) {
-            return false;
-        }
-        let Ok(range) = self.make_room(None, size, true, fx) else {
-            return false;
-        };
-        let Some(object) = self.table.at_mut(slot) else {
-            self.give_back(range, size);
-            return false;
-        };
-        object.stage = Stage::Restoring;
-        object.range = range;
-        object.create_time_s = now.unix_s;
-        fx.restores.push(Transfer {
-            id: object.id,
-            range,
-            data_size: object.data_size,
-            metadata_size: object.metadata_size,
-        });
-        self.starved.remove(&(size, object.id));
-        true
-    }
-
-    /// An object's content is back in its memory.
-    pub(crate) fn restored(&mut self, id: &ObjectId, now: Now, fx: &mut Effects) {
-        let uid = self.next_uid;
-        let Some((slot, object)) = self.restoring(id) else {
-            return;
-        };
-        object.stage = Stage::Sealed;
-        object.construct_duration_s = (now.unix_s - object.create_time_s).max(0);
-        // It lies elsewhere than before, and whoever read it there must not take it for the same.
-        object.uid = uid;
-        self.next_uid += UID_STEP;
-        let listing = self.table.at(slot).map(|object| object.listing(slot));
-        if let Some(listing) = listing {
-            self.readers.publish(&listing);
-        }
-        fx.carries.push(Carry::Away(*id));
-        self.serve_waits(slot, fx);
-        let Some(object) = self.table.at(slot).filter(|object| object.refs == 0) else {
-            return;
-        };
-        // Everyone who waited is gone.
-        let delete_pending = object.delete_pending;
-        self.lru.restored(&mut self.table.objects, slot);
-        if delete_pending {
-            self.drop_if_free(slot, fx);
-        }
-        self.feed_starved(now, fx);
-    }
-
-    /// An object's content did not come back: it is in the external store as before, or `lost`.
-    pub(crate) fn restore_failed(&mut self, id: &ObjectId, lost: bool, now: Now, fx: &mut Effects) {
-        let Some((slot, object)) = self.restoring(id) else {
-            return;
-        };
-        let (range, size) = (object.range, object.size());
-        let gone = lost || object.delete_pending;
-        object.stage = Stage::Spilled;
-        object.range = Range::new(0, 0);
-        self.give_back(range, size);
-        if gone {
-            self.table.remove(slot);
-            fx.carries.push(Carry::Away(*id));
-            fx.announce(Notification::Deleted(*id));
-        } else {
-            // For whoever goes on waiting it is tried again once memory is freed.
-            self.starved.insert((size, *id));
-        }
-        for (wait, _) in self.waits.for_object(id) {
-            if let Some(wait) = self.waits.disappoint(wait, id) {
-                self.answer(wait, fx);
-            }
-        }
-        if gone {
-            self.feed_starved(now, fx);
-        }
-    }
-
-    /// An object's content could not be carried out: it is lost.
-    pub(crate) fn spill_failed(&mut self, id: &ObjectId, fx: &mut Effects) {
-        if let Some((slot, object)) = self.table.get(id)
-            && object.stage == Stage::Spilled
-        {
-            self.starved.remove(&(object.size(), *id));
-            self.table.remove(slot);
-            fx.announce(Notification::Deleted(*id));
-        }
-    }
-
-    fn restoring(&mut self, id: &ObjectId) -> Option<(Slot, &mut Object)> {
-        let found = self.table.get_mut(id);
-        found.filter(|(_, object)| object.stage == Stage::Restoring)
-    }
-
-    /// Memory was freed: brings back what found no room before.
-    fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
-        while let Some((size, id)) = self.starved.first().copied() {
-            let spilled = |(_, object): &(Slot, &Object)| object.stage == Stage::Spilled;
-            let slot = self.table.get(&id).filter(spilled).map(|(slot, _)| slot);
-            match slot {
-                Some(slot) if self.waits.anyone_waits_for(&id) => {
-                    if !self.start_restore(slot, now, fx) {
-                        return;
-                    }
-                }
-                _ => _ = self.starved.remove(&(size, id)),
-            }
-        }
-    }
-
     // -----------------------------------------------------------------------------------------
     // References
 
@@ -1094,162 +636,5 @@ impl<R: Readers> State<R> {
             self.lru.unpinned(&mut self.table.objects, slot);
         }
         delete_pending
-    }
-
-    // -----------------------------------------------------------------------------------------
-    // Those who read without asking
-
-    /// Looks at what they hold and have used. What they hold they are counted for, and what they hold
-    /// no more is free.
-    pub(crate) fn look_at_readers(&mut self, fx: &mut Effects) {
-        for what in self.readers.used() {
-            let Some(slot) = self.table.used(&what) else {
-                continue;
-            };
-            let objects = &mut self.table.objects;
-            if what.refreshed {
-                self.lru.refresh(objects, slot);
-            } else {
-                self.lru.touch(objects, slot);
-            }
-        }
-        let claimed = self.readers.holders();
-        self.claims = claimed.len();
-        let true_ones = claimed.into_iter().filter(|holder| {
-            let object = self.table.claimed(holder.slot, holder.uid);
-            object.is_some_and(|object| object.stage == Stage::Sealed)
-        });
-        let mut holders: Vec<_> = true_ones
-            .map(|holder| (holder.client, holder.slot))
-            .collect();
-        holders.sort_unstable();
-        holders.dedup();
-        let held: BTreeSet<_> = holders.iter().map(|(_, slot)| *slot).collect();
-        for slot in &held {
-            self.add_read(*slot);
-        }
-        let over: Vec<_> = self.read.difference(&held).copied().collect();
-        let mut unwanted = Vec::new();
-        for slot in over {
-            self.read.remove(&slot);
-            unwanted.extend(self.unref(slot).then_some(slot));
-        }
-        self.holders = holders;
-        self.drop_those_free(&unwanted, fx);
-    }
-
-    /// The same, and uses what has become free.
-    pub(crate) fn sweep(&mut self, now: Now, fx: &mut Effects) {
-        self.look_at_readers(fx);
-        self.feed_starved(now, fx);
-    }
-
-    /// Counts those who read without asking as holding an object, together and once.
-    fn add_read(&mut self, slot: Slot) {
-        let objects = &mut self.table.objects;
-        let sealed = objects
-            .get(slot)
-            .is_some_and(|object| object.stage == Stage::Sealed);
-        if sealed && self.read.insert(slot) {
-            if objects.get(slot).is_some_and(|object| object.refs == 0) {
-                self.lru.pinned(objects, slot);
-            }
-            if let Some(object) = objects.get_mut(slot) {
-                object.refs += 1;
-            }
-        }
-    }
-
-    /// Those of the objects that none of them holds, and that none finds any more; and the others.
-    fn take_from_readers(&mut self, slots: Vec<Slot>) -> (Vec<Slot>, Vec<Slot>) {
-        let names = slots.iter().filter_map(|slot| {
-            let object = self.table.at(*slot)?;
-            Some((object.id, object.uid))
-        });
-        let names: Vec<_> = names.collect();
-        let mut held = self.readers.take(&names, false).into_iter();
-        slots
-            .into_iter()
-            .partition(|_| !held.next().unwrap_or(true))
-    }
-
-    /// The same for one object.
-    fn drop_if_free(&mut self, slot: Slot, fx: &mut Effects) {
-        self.drop_those_free(&[slot], fx);
-    }
-
-    /// Deletes those of some sealed objects that nobody holds; for each, whether that is so. For the
-    /// others whoever lets go of them last leads to this again.
-    fn drop_those_free(&mut self, slots: &[Slot], fx: &mut Effects) -> Vec<bool> {
-        let names = slots.iter().map(|slot| {
-            let object = self.table.at(*slot)?;
-            let unasked = u32::from(self.read.contains(slot));
-            (object.refs <= unasked).then_some((object.id, object.uid))
-        });
-        let names: Vec<_> = names.collect();
-        let asked: Vec<_> = names.iter().flatten().copied().collect();
-        if asked.is_empty() {
-            return vec![false; slots.len()];
-        }
-        // All at once: for each time that they are asked, all that they hold is looked through.
-        let mut held = self.readers.take(&asked, true).into_iter();
-        let mut dropped = Vec::with_capacity(slots.len());
-        for (slot, name) in slots.iter().zip(names) {
-            let free = name.filter(|_| held.next() == Some(false));
-            match free {
-                Some((id, _)) => {
-                    self.drop_object(*slot);
-                    fx.announce(Notification::Deleted(id));
-                }
-                None => {
-                    if name.is_some() {
-                        self.add_read(*slot);
-                    }
-                }
-            }
-            dropped.push(free.is_some());
-        }
-        dropped
-    }
-
-    /// Removes an object that nobody finds any more, and gives its memory back.
-    fn drop_object(&mut self, slot: Slot) {
-        self.read.remove(&slot);
-        self.lru.forget(&mut self.table.objects, slot);
-        let Some(object) = self.table.remove(slot) else {
-            return;
-        };
-        if object.stage == Stage::Creating {
-            self.unsealed -= 1;
-        }
-        self.give_back(object.range, object.size());
-    }
-
-    fn give_back(&mut self, range: Range, size: u64) {
-        self.allocator.free(range);
-        self.allocated_bytes -= size;
-    }
-
-    // -----------------------------------------------------------------------------------------
-    // Memory that is given back to the system
-
-    /// Free ranges, the largest first.
-    pub(crate) fn free_ranges(&self) -> impl Iterator<Item = Range> {
-        self.allocator.free_ranges()
-    }
-
-    /// The free parts of a range.
-    pub(crate) fn free_within(&self, range: Range) -> Vec<Range> {
-        self.allocator.free_within(range)
-    }
-
-    /// Takes a free range out of use while memory is put behind it or given back.
-    pub(crate) fn withhold(&mut self, range: Range) {
-        self.allocator.reserve(range);
-    }
-
-    /// Puts a range back into use.
-    pub(crate) fn readmit(&mut self, range: Range) {
-        self.allocator.free(range);
     }
 }

@@ -3,6 +3,7 @@
 mod histories;
 mod trace;
 
+use super::get::WAIT_COST;
 use super::*;
 
 const ARENA: u64 = 64 << 10;
