@@ -417,7 +417,7 @@ impl Server {
         };
         let now = self.clock.last();
         let overdue = now.elapsed.saturating_sub(self.kernel_asked) >= KERNEL_CHECK;
-        if overdue || !self.ready.is_empty() {
+        if (overdue && self.rings.any_waiting()) || !self.ready.is_empty() {
             // However busy the rings are.
             self.kernel_asked = now.elapsed;
             return poll(EpollTimeout::ZERO);
@@ -644,6 +644,7 @@ impl Server {
         let job = connection.job;
         let socket = connection.into_socket();
         let may_hold = self.state.holds_any(client) || self.reads(client);
+        self.state.end_waits(client);
         if may_hold && !has_hung_up(&socket) {
             // It reads that this is the end. When it hangs up, the kernel tells us unasked.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);

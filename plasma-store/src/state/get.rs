@@ -98,8 +98,7 @@ impl<R: Readers> State<R> {
 
     /// When [`expire`](Self::expire) is to be called next.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        let look = self.readers_are_in_the_way().then_some(self.next_look);
-        let deadlines = [self.waits.next_deadline(), look];
+        let deadlines = [self.waits.next_deadline(), self.next_look()];
         deadlines.into_iter().flatten().min()
     }
 

@@ -190,7 +190,9 @@ pub(crate) struct State<R = NoReaders> {
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
-    /// When to look next whether those who read without asking have let go of what is in their way.
+    /// There may be more room than when they were last fed.
+    unfed: bool,
+    /// When to look next whether there is room for them, where nobody tells of it.
     next_look: Duration,
     unsealed: usize,
     evictions: u64,
@@ -229,6 +231,7 @@ impl<R: Readers> State<R> {
             holders: Vec::new(),
             claims: 0,
             starved: BTreeSet::new(),
+            unfed: false,
             next_look: Duration::ZERO,
             unsealed: 0,
             evictions: 0,
@@ -260,10 +263,15 @@ impl<R: Readers> State<R> {
         client.is_some_and(|client| !client.holds.is_empty())
     }
 
+    /// Forgets what a client waits for.
+    pub(crate) fn end_waits(&mut self, client: ClientId) {
+        self.waits.end_all_of(client);
+    }
+
     /// Takes back everything a client holds.
     pub(crate) fn disconnect(&mut self, client: ClientId, now: Now, fx: &mut Effects) {
         self.readers.forget(client);
-        self.waits.end_all_of(client);
+        self.end_waits(client);
         self.lru.end_quota(&mut self.table.objects, client);
         let Some(gone) = self.clients.remove(&client) else {
             return;
@@ -396,21 +404,24 @@ impl<R: Readers> State<R> {
         now: Now,
         fx: &mut Effects,
     ) {
-        let slots: Vec<_> = objects
-            .iter()
-            .filter_map(|(id, digest)| Some((self.creating(client, id)?, digest)))
-            .collect();
-        let mut notifications: Vec<_> = slots
-            .iter()
-            .filter_map(|(slot, digest)| self.seal_slot(*slot, **digest, now))
-            .map(|(info, _)| Notification::Sealed(info))
-            .collect();
+        let mut slots = Vec::with_capacity(objects.len());
+        let mut notifications = Vec::with_capacity(objects.len());
+        for (id, digest) in objects {
+            // One that is there twice is sealed by now.
+            let Some(slot) = self.creating(client, id) else {
+                continue;
+            };
+            if let Some((info, _)) = self.seal_slot(slot, *digest, now) {
+                slots.push(slot);
+                notifications.push(Notification::Sealed(info));
+            }
+        }
         fx.announcements.extend(match notifications.len() {
             0 => None,
             1 => notifications.pop().map(Announcement::One),
             _ => Some(Announcement::Batch(notifications)),
         });
-        for (slot, _) in slots {
+        for slot in slots {
             let served = self.serve_waits(slot, fx);
             if !served.contains(&client) {
                 self.release_slot(client, slot, now, fx);

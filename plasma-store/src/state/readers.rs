@@ -106,12 +106,14 @@ impl<R: Readers> State<R> {
             self.add_read(*slot);
         }
         let over: Vec<_> = self.read.difference(&held).copied().collect();
+        let freed = !over.is_empty();
         let mut unwanted = Vec::new();
         for slot in over {
             self.read.remove(&slot);
             unwanted.extend(self.unref(slot).then_some(slot));
         }
         self.holders = holders;
+        self.unfed |= freed;
         self.drop_those_free(&unwanted, fx);
     }
 
@@ -121,19 +123,21 @@ impl<R: Readers> State<R> {
         self.feed_starved(now, fx);
     }
 
-    /// Whether something may find room once they let go, of which they tell nobody.
-    pub(super) fn readers_are_in_the_way(&self) -> bool {
-        !self.starved.is_empty() && !self.read.is_empty()
-    }
-
-    /// The same where they are in the way, unless they were looked at just now.
+    /// The same where it is time for that.
     pub(super) fn look_again(&mut self, now: Now, fx: &mut Effects) {
-        if self.readers_are_in_the_way() && self.next_look <= now.elapsed {
+        if self.next_look().is_some_and(|at| at <= now.elapsed) {
             self.sweep(now, fx);
             let claims = u32::try_from(self.claims).unwrap_or(u32::MAX);
             let interval = LOOK_INTERVAL + LOOK_INTERVAL_FOR_EACH * claims;
             self.next_look = now.elapsed.saturating_add(interval);
         }
+    }
+
+    /// When it is time for that: something may find room, and nobody tells of it. Those who read without
+    /// asking do not when they let go.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let may_find_room = self.unfed || !self.read.is_empty();
+        (!self.starved.is_empty() && may_find_room).then_some(self.next_look)
     }
 
     /// Counts those who read without asking as holding an object, together and once.

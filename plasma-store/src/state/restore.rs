@@ -1,5 +1,7 @@
 //! What comes back from the external store.
 
+use std::time::Duration;
+
 use plasma_core::ObjectId;
 use plasma_core::protocol::message::Notification;
 use plasma_core::shm::index::UID_STEP;
@@ -8,6 +10,9 @@ use super::alloc::Range;
 use super::readers::Readers;
 use super::table::{Object, Slot, Stage};
 use super::{Carry, Effects, Now, State, Transfer};
+
+/// How long to wait after content could not be brought back.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<R: Readers> State<R> {
     /// Makes room for an object to come back to; whether there is any. Nothing is evicted in vain.
@@ -82,8 +87,11 @@ impl<R: Readers> State<R> {
             fx.carries.push(Carry::Away(*id));
             fx.announce(Notification::Deleted(*id));
         } else {
-            // For whoever goes on waiting it is tried again once memory is freed.
+            // For whoever goes on waiting it is tried again once memory is freed, or after a while: who
+            // gives memory back to the system does not tell.
             self.starved.insert((size, *id));
+            self.unfed = true;
+            self.next_look = now.elapsed.saturating_add(RETRY_INTERVAL);
         }
         for (wait, _) in self.waits.for_object(id) {
             if let Some(wait) = self.waits.disappoint(wait, id) {
@@ -113,6 +121,7 @@ impl<R: Readers> State<R> {
 
     /// Memory was freed: brings back what found no room before.
     pub(super) fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
+        self.unfed = false;
         while let Some((size, id)) = self.starved.first().copied() {
             let spilled = |(_, object): &(Slot, &Object)| object.stage == Stage::Spilled;
             let slot = self.table.get(&id).filter(spilled).map(|(slot, _)| slot);

@@ -14,6 +14,8 @@ use super::{Carry, ClientId, Effects, Now, State, Transfer};
 struct Evicted {
     objects: u64,
     bytes: u64,
+    /// Some were not, since somebody has come to hold them.
+    kept: bool,
 }
 
 impl<R: Readers> State<R> {
@@ -91,11 +93,14 @@ impl<R: Readers> State<R> {
         let slots = self.lru.take_oldest(&mut self.table.objects, wanted);
         let (slots, kept) = self.take_from_readers(slots);
         // Somebody has come to hold them just now.
-        for slot in kept {
-            self.lru.put_back(&mut self.table.objects, slot);
-            self.add_read(slot);
+        for slot in &kept {
+            self.lru.put_back(&mut self.table.objects, *slot);
+            self.add_read(*slot);
         }
-        self.evict_slots(slots, fx)
+        Evicted {
+            kept: !kept.is_empty(),
+            ..self.evict_slots(slots, fx)
+        }
     }
 
     /// Takes memory for `size` bytes, evicting where that is allowed and needed. Where the room is
@@ -122,6 +127,7 @@ impl<R: Readers> State<R> {
             }
             self.evict_slots(evict, fx);
         }
+        let mut looked = false;
         loop {
             let used = self.allocated_bytes;
             let fits = used.checked_add(size).is_some_and(|sum| sum <= capacity);
@@ -138,7 +144,11 @@ impl<R: Readers> State<R> {
             if !may_evict || !evicting_helps {
                 return Err(ErrorCode::OutOfMemory);
             }
-            self.look_at_readers(fx);
+            if !looked {
+                // Once: what is kept below counts as held then, and each time less is left to evict.
+                self.look_at_readers(fx);
+                looked = true;
+            }
             if self.lacks_room(size) {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
@@ -147,7 +157,7 @@ impl<R: Readers> State<R> {
             let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.
             let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
-            if !helped {
+            if !helped && !evicted.kept {
                 return Err(ErrorCode::OutOfMemory);
             }
         }

@@ -2,6 +2,7 @@
 
 mod histories;
 mod trace;
+mod unasked;
 
 use super::get::WAIT_COST;
 use super::*;

@@ -201,3 +201,34 @@ fn quotas_that_cannot_be_are_refused() {
         assert!((6..=7).contains(&granted), "{granted} times a tenth");
     });
 }
+
+/// Who is cut off while waiting for an object does not come to hold it, though it may still be reading
+/// what it was given before.
+#[test]
+fn who_is_cut_off_is_given_nothing_more() {
+    under_attack(&[], |store| {
+        let mut attacker = connect(store);
+        let created = attacker.call(&create(ID, 100));
+        assert!(
+            matches!(created, Reply::Create { result: Ok(_), .. }),
+            "{created:?}"
+        );
+        attacker.send(&Request::Get {
+            ids: vec![OTHER_ID].into(),
+            timeout_ms: -1,
+        });
+        attacker.send_bytes(&[0xff; 24]).expect("the store reads");
+        let socket = attacker.socket().try_clone().expect("a descriptor");
+        attacker.wait_until_cut_off();
+        let victim = store.client();
+        victim
+            .create_and_seal(OTHER_ID, b"sealed", b"")
+            .expect("there is room");
+        let infos = victim.list().expect("the store answers");
+        let other = infos.iter().find(|info| info.id == OTHER_ID);
+        assert_eq!(other.expect("it is there").ref_count, 0);
+        victim.delete(&OTHER_ID).expect("the store answers");
+        assert!(!victim.contains(&OTHER_ID).expect("the store answers"));
+        drop(socket);
+    });
+}

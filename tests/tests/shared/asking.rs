@@ -37,13 +37,18 @@ fn tell(ring: &mut Submitter, bell: &Bell) {
     }
 }
 
-/// Writes requests as fast as there is room for them, and counts the answers.
-fn ask_without_end(store: &StoreProcess, answers_read: &AtomicUsize, enough: &AtomicBool) {
+/// Asks for an object to be deleted, as fast as there is room for requests, and counts the answers.
+fn ask_without_end(
+    store: &StoreProcess,
+    id: ObjectId,
+    answers_read: &AtomicUsize,
+    enough: &AtomicBool,
+) {
     let (_client, offer, [_, page, answers, bell, _]) = offered(store);
     let bell = Bell::from_peer(bell).expect("a bell");
     let mut ring = open_ring(&offer, page, answers);
     while !enough.load(Ordering::Relaxed) {
-        let request = RingRequest::about(Op::Delete, id(1_000_000));
+        let request = RingRequest::about(Op::Delete, id);
         while ring.push(request, [&[], &[]]).is_some() {}
         tell(&mut ring, &bell);
         while let Ok(Some(_)) = ring.next_answer() {
@@ -52,16 +57,29 @@ fn ask_without_end(store: &StoreProcess, answers_read: &AtomicUsize, enough: &At
     }
 }
 
-/// Other clients, and who ends the store, are heard while the requests of one never run out.
+/// Other clients, and who ends the store, are heard while the requests in the rings never run out.
 #[test]
 fn who_asks_without_end_keeps_nobody_waiting() {
     within(LIMIT, || {
         let mut store = StoreProcess::start(16 * MIB, &[]);
         let (by_socket, in_memory) = (store.socket_client(), store.client());
+        // The store looks through all of them each time that it is to delete one: that takes it longer
+        // than it takes to ask.
+        let held: Vec<_> = (1_000_000..1_004_000)
+            .map(|number| {
+                put(&in_memory, id(number), 100);
+                let object = in_memory.get(id(number), 0).expect("the store answers");
+                object.expect("it was made")
+            })
+            .collect();
+        let (first, _) = held.split_first().expect("there are some");
         let (answered, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
-            scope.spawn(|| ask_without_end(&store, &answered, &enough));
-            while answered.load(Ordering::Relaxed) < 100_000 {
+            // More than one, so that there is always something to do.
+            for _ in 0..4 {
+                scope.spawn(|| ask_without_end(&store, *first.id(), &answered, &enough));
+            }
+            while answered.load(Ordering::Relaxed) < 1000 {
                 thread::yield_now();
             }
             for number in 0..100 {
@@ -152,6 +170,47 @@ fn who_never_hears_its_wakeup_keeps_nobody_waiting() {
             if number % 100 == 0 {
                 put(&witness, id(number), 100);
             }
+        }
+    });
+}
+
+/// A batch can name an object twice, where it was sealed by itself and deleted meanwhile. It is one
+/// object all the same, which nobody finds any more when it is deleted.
+#[test]
+fn an_object_that_is_twice_in_a_batch_is_sealed_once() {
+    within(LIMIT, || {
+        let mut store = StoreProcess::start(16 * MIB, &[]);
+        let witness = store.client();
+        let (_client, offer, [_, page, answers, bell, _]) = offered(&store);
+        let bell = Bell::from_peer(bell).expect("a bell");
+        let mut ring = open_ring(&offer, page, answers);
+        let (twice, other) = (id(1), id(2));
+        let data = content(&twice, 1000);
+        for op in [Op::Batch, Op::Seal, Op::Delete, Op::BatchEnd] {
+            let in_batch = matches!(op, Op::Batch | Op::BatchEnd);
+            let data = if in_batch { &data[..] } else { &[] };
+            let request = RingRequest {
+                data_size: data.len() as u64,
+                ..RingRequest::about(op, twice)
+            };
+            ring.push(request, [data, &[]]).expect("there is room");
+            tell(&mut ring, &bell);
+            let outcome = loop {
+                match ring.next_answer() {
+                    Ok(Some((outcome, _))) => break outcome,
+                    Ok(None) => thread::yield_now(),
+                    Err(error) => panic!("the store does not answer: {error:?}"),
+                }
+                assert!(store.is_alive());
+            };
+            assert_eq!(outcome, Ok(()), "{op:?}");
+        }
+        assert!(witness.contains(&twice).expect("the store answers"));
+        witness.delete(&twice).expect("the store answers");
+        put(&witness, other, 1000);
+        for client in [&witness, &store.client()] {
+            let gone = client.get(twice, 0).expect("the store answers");
+            assert!(gone.is_none(), "{gone:?}");
         }
     });
 }

@@ -47,18 +47,52 @@ fn who_waits_for_room_is_served_when_it_is_let_go_of() {
         let (store, holder) = full_store();
         let held = holder.get_many(&[id(1), id(2)], 0);
         let held = held.expect("the store answers");
-        let mut waiter = RawClient::connect(store.socket());
-        waiter.send(&Request::Get {
-            ids: vec![id(0)].into(),
-            timeout_ms: -1,
-        });
-        // Requests are handled in order: that one waits by now.
-        waiter.send(&Request::Contains(id(0)));
-        assert!(matches!(waiter.reply(), Reply::Contains { .. }));
+        let waiter = wait_for_the_first(&store);
         drop(held);
-        let Reply::Get { objects, .. } = waiter.reply() else {
-            panic!("another reply than a get's");
-        };
-        assert!(objects.iter().all(|(_, found)| found.is_some()));
+        is_served(waiter);
     });
+}
+
+/// The same where the store sees that when somebody else asks for something, before it looks by itself.
+#[test]
+fn who_waits_for_room_is_served_whoever_has_the_store_look() {
+    let asks: [fn(&PlasmaClient); 4] = [
+        |client| drop(client.list().expect("the store answers")),
+        |client| drop(client.debug_string().expect("the store answers")),
+        |client| _ = client.evict(0).expect("the store answers"),
+        |client| client.refresh(&[id(1)]).expect("the store answers"),
+    ];
+    within(LIMIT, move || {
+        // More than once: the store may look by itself just before.
+        for ask in asks.repeat(3) {
+            let (store, holder) = full_store();
+            let asker = store.socket_client();
+            let held = holder.get_many(&[id(1), id(2)], 0);
+            let held = held.expect("the store answers");
+            let waiter = wait_for_the_first(&store);
+            drop(held);
+            ask(&asker);
+            is_served(waiter);
+        }
+    });
+}
+
+/// A client whose get of the first object waits.
+fn wait_for_the_first(store: &StoreProcess) -> RawClient {
+    let mut waiter = RawClient::connect(store.socket());
+    waiter.send(&Request::Get {
+        ids: vec![id(0)].into(),
+        timeout_ms: -1,
+    });
+    // Requests are handled in order: that one waits by now.
+    waiter.send(&Request::Contains(id(0)));
+    assert!(matches!(waiter.reply(), Reply::Contains { .. }));
+    waiter
+}
+
+fn is_served(mut waiter: RawClient) {
+    let Reply::Get { objects, .. } = waiter.reply() else {
+        panic!("another reply than a get's");
+    };
+    assert!(objects.iter().all(|(_, found)| found.is_some()));
 }
