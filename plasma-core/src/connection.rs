@@ -392,6 +392,9 @@ impl Connection {
 
     /// Counts one more buffer of an object that has one.
     pub(crate) fn retain(&self, id: ObjectId) {
+        if !self.is_ours() {
+            return;
+        }
         match self.link.sending().holds.get_mut(&id) {
             Some(hold) => hold.buffers += 1,
             None => debug_assert!(false, "{id} has no buffer that could be shared"),
@@ -444,6 +447,9 @@ impl Connection {
 
     /// Counts the creator's buffer of an object that was created without this.
     pub(crate) fn adopt(&self, id: ObjectId) {
+        if !self.is_ours() {
+            return;
+        }
         let mut sending = self.link.sending();
         let hold = sending.holds.entry(id).or_default();
         hold.buffers += 1;

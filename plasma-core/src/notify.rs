@@ -48,7 +48,7 @@ pub struct Notifications {
     ready: VecDeque<Notification>,
     ended: bool,
     /// The subscription lasts as long as the connection that made it.
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Notifications {
@@ -67,15 +67,15 @@ impl Notifications {
             bytes: Vec::new(),
             ready: VecDeque::new(),
             ended: false,
-            _connection: connection,
+            connection,
         })
     }
 
     /// The next notification, waited for as long as it takes.
     ///
     /// # Errors
-    /// [`PlasmaError::Disconnected`] once the store is gone, or what else happened to the
-    /// connection.
+    /// [`PlasmaError::Disconnected`] once the store is gone, [`PlasmaError::Forked`] in a process that was
+    /// forked since, or what else happened to the connection.
     pub fn recv(&mut self) -> Result<Notification, PlasmaError> {
         loop {
             if let Some(notification) = self.wait_until(None)? {
@@ -97,6 +97,9 @@ impl Notifications {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Notification>, PlasmaError> {
+        if !self.connection.is_ours() {
+            return Err(PlasmaError::Forked);
+        }
         loop {
             if let Some(notification) = self.ready.pop_front() {
                 return Ok(Some(notification));

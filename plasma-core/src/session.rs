@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::birth::Birth;
 use crate::client::ClientBuilder;
 use crate::connection::Connection;
 use crate::object::Hold;
@@ -43,8 +44,26 @@ pub(crate) struct Shared {
     session: ArcSwap<Session>,
     /// The same, where it is the only one there will be: found without counting.
     only: Option<Arc<Session>>,
-    /// How to begin the next session. Held by whoever does.
-    renewal: Mutex<ClientBuilder>,
+    /// How to begin the next session.
+    builder: ArcSwap<ClientBuilder>,
+    /// Held by whoever does.
+    turn: ArcSwap<Turn>,
+}
+
+/// One thread's turn at a time, among those of one process. A forked child has another: whoever had its
+/// parent's is not in the child, and would never give it back.
+struct Turn {
+    birth: Birth,
+    taken: Mutex<()>,
+}
+
+impl Turn {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            birth: Birth::now(),
+            taken: Mutex::default(),
+        })
+    }
 }
 
 /// A connection to one store, from when it was accepted to when the last buffer of it is gone.
@@ -77,7 +96,8 @@ impl Shared {
         Ok(Self {
             only: (!builder.reconnect).then(|| Arc::clone(&first)),
             session: ArcSwap::new(first),
-            renewal: Mutex::new(builder),
+            builder: ArcSwap::from_pointee(builder),
+            turn: ArcSwap::new(Turn::new()),
         })
     }
 
@@ -132,7 +152,9 @@ impl Shared {
     /// A session that has not ended.
     fn renewed(&self) -> Result<Arc<Session>, PlasmaError> {
         let start = Instant::now();
-        let builder = lock(&self.renewal);
+        let turn = self.turn();
+        let _taken = lock(&turn.taken);
+        let builder = self.builder.load_full();
         let last = self.session.load_full();
         if !last.connection.has_ended() {
             // Another thread has begun it.
@@ -157,15 +179,33 @@ impl Shared {
         Ok(next)
     }
 
+    /// This process's turn at beginning a session.
+    fn turn(&self) -> Arc<Turn> {
+        let last = self.turn.load_full();
+        if last.birth == Birth::now() {
+            return last;
+        }
+        let ours = Turn::new();
+        let found = self.turn.compare_and_swap(&last, Arc::clone(&ours));
+        if Arc::ptr_eq(&found, &last) {
+            ours
+        } else {
+            Arc::clone(&found)
+        }
+    }
+
     /// Names the client and asks for a quota, in this session and in those that follow.
     pub(crate) fn set_options(&self, name: &str, quota_bytes: u64) -> Result<(), PlasmaError> {
         let set = self.once(|session| session.set_options(name, quota_bytes));
         if matches!(set, Ok(()) | Err(PlasmaError::QuotaRefused { .. })) {
-            let mut builder = lock(&self.renewal);
-            builder.name = Some(name.to_owned());
-            if set.is_ok() && quota_bytes > 0 {
-                builder.quota_bytes = quota_bytes;
-            }
+            self.builder.rcu(|builder| {
+                let mut builder = ClientBuilder::clone(builder);
+                builder.name = Some(name.to_owned());
+                if set.is_ok() && quota_bytes > 0 {
+                    builder.quota_bytes = quota_bytes;
+                }
+                builder
+            });
         }
         set
     }
@@ -307,6 +347,9 @@ impl Session {
 
     /// One more connection to the same store.
     pub(crate) fn open(&self) -> Result<Connection, PlasmaError> {
+        if !self.connection.is_ours() {
+            return Err(PlasmaError::Forked);
+        }
         let opened = connect(&self.path);
         // In this order: while the first connection lasts, no other store has taken the path.
         if self.connection.has_ended() {

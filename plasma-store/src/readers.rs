@@ -33,7 +33,8 @@ impl SharedReaders {
     pub(crate) fn create(max_objects: usize, partial: bool) -> io::Result<Self> {
         // At half as many objects as homes it grows no more.
         let max_homes = max_objects.saturating_mul(2).next_power_of_two();
-        // Nobody can choose ids that meet in one place without knowing this.
+        // Ids that meet in one place cannot be chosen without knowing this. Clients do: one that means
+        // to can have all ask the store for what they do not find.
         let seed = RandomState::new().hash_one(0);
         let mut index = IndexWriter::create(max_homes, seed)?;
         if partial {

@@ -657,7 +657,8 @@ impl IndexWriter {
         let (place, entry) =
             window.find(|(_, entry)| !is_listed(entry.stamp.load(Ordering::Relaxed)))?;
         self.reach_to(home, place);
-        entry.stamp.store(BUSY, Ordering::Relaxed);
+        // As where an entry is given up: who sees this sees as well that the table has grown.
+        entry.stamp.store(BUSY, Ordering::Release);
         crash_point!();
         unless_skipped!(PublishFence, fence(Ordering::Release));
         let words = words_of(&listing.id, listing.segment);

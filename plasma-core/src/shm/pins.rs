@@ -159,12 +159,18 @@ impl Pins {
 
     /// Gets objects in the same way, with one fence for all.
     pub fn get_many(&self, index: &Index, ids: &[ObjectId], hint: &Hint) -> Vec<Got> {
+        // Who has none left need not look through all of them for each.
+        let mut any_left = true;
         let marked: Vec<_> = ids
             .iter()
             .map(|id| match index.find(id) {
+                Found::Here(_) if !any_left => Err(Got::Unknown),
                 Found::Here(seen) => match self.mark(&seen, hint) {
                     Some(pin) => Ok((seen, pin)),
-                    None => Err(Got::Unknown),
+                    None => {
+                        any_left = false;
+                        Err(Got::Unknown)
+                    }
                 },
                 Found::Nowhere => {
                     self.count_miss(hint);

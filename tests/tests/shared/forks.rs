@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "that is how these tests fail")]
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
-use plasma_core::{PlasmaClient, PlasmaError};
-use tests::{StoreProcess, within};
+use nix::unistd::{ForkResult, alarm, fork};
+use plasma_core::{Notification, PlasmaClient, PlasmaError};
+use tests::{StoreProcess, server_program, within};
 
 use super::{LIMIT, MIB, id, is_whole, put};
 
@@ -44,6 +46,7 @@ fn a_child_is_told_and_lets_go_of_nothing() {
         let mut unsealed = client.create(id(10), 10, b"").unwrap();
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
         let mut held = Some(held);
+        let mut heard = client.subscribe().unwrap();
         with_child(
             || {
                 // It can read what its parent holds.
@@ -61,6 +64,9 @@ fn a_child_is_told_and_lets_go_of_nothing() {
                 right &= forked(client.refresh(&[id(1)]).err());
                 right &= forked(client.list().err());
                 right &= forked(unsealed.seal().err());
+                right &= forked(client.subscribe().err());
+                right &= forked(heard.try_recv().err());
+                right &= forked(heard.recv_timeout(LIMIT).err());
                 drop((object, client.clone()));
                 theirs.write_all(&[u8::from(right)]).unwrap();
                 right
@@ -83,6 +89,78 @@ fn a_child_is_told_and_lets_go_of_nothing() {
         assert!(is_whole(&id(0), held.unwrap().data()));
         unsealed.seal().unwrap();
         put(&client, id(11), 10);
+        // And hears all there is to hear.
+        for number in [0, 1, 2, 10, 11] {
+            match heard.recv().unwrap() {
+                Notification::Sealed(info) => assert_eq!(info.id, id(number)),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+/// Locks of a connection that another thread of the parent has at the fork are not waited for.
+#[test]
+fn a_child_does_not_wait_for_its_parents_threads() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &[]);
+        for number in 0..2 {
+            put(&store.client(), id(number), 1000);
+        }
+        for client in [store.client(), store.socket_client()] {
+            let held = client.get(id(0), 0).unwrap().unwrap();
+            let enough = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !enough.load(Ordering::Relaxed) {
+                        drop(client.get(id(1), 0).unwrap().unwrap());
+                    }
+                });
+                for number in 0..200 {
+                    let mut unsealed = client.create(id(2 + number), 10, b"").unwrap();
+                    with_child(
+                        || {
+                            // Otherwise nobody would end it.
+                            alarm::set(20);
+                            let shared = held.share();
+                            let forked = matches!(unsealed.seal(), Err(PlasmaError::Forked));
+                            forked && is_whole(&id(0), shared.data())
+                        },
+                        || {},
+                    );
+                }
+                enough.store(true, Ordering::Relaxed);
+            });
+        }
+    });
+}
+
+/// A thread of the parent is about to begin a session with a store that does not answer.
+#[test]
+fn a_child_does_not_wait_for_its_parent_to_reconnect() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plasma");
+        let store = StoreProcess::start_at(server_program(), &path, 16 * MIB, &[]);
+        let builder = PlasmaClient::builder().retries(0).reconnect(true);
+        let client = builder.connect(&path).unwrap();
+        drop(store);
+        // It is left where the store was killed.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| client.contains(&id(0)));
+            let (parents, _) = listener.accept().unwrap();
+            with_child(
+                || {
+                    alarm::set(20);
+                    client.contains(&id(0)).is_err()
+                },
+                || drop(listener.accept().unwrap()),
+            );
+            drop(parents);
+            assert!(asked.join().unwrap().is_err());
+        });
     });
 }
 
