@@ -29,6 +29,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{Shutdown, shutdown};
 use plasma_core::protocol::message::{Encoder, Reply};
+use plasma_core::shm::bell::Bell;
 use plasma_core::shm::page::Shape;
 use plasma_core::spin::Spin;
 use plasma_core::transport::{Inbox, Received, wait_ready};
@@ -119,6 +120,8 @@ pub(crate) struct Options {
 struct CutOff {
     /// Open as long as the client's end is.
     socket: OwnedFd,
+    /// With which it tells that it has let go of something wanted.
+    bell: Option<Bell>,
     /// Memory is being put behind what it was creating.
     job: Option<JobId>,
 }
@@ -633,10 +636,7 @@ impl Server {
         }
         self.blocked.remove(&client);
         self.drop_subscriber(client);
-        if let Some(ring) = self.rings.remove(client) {
-            // The client has the same event, so the kernel would go on telling of it.
-            let _ = self.epoll.delete(ring.bell());
-        }
+        let bell = self.rings.remove(client);
         if let Some(job) = connection.job {
             // Memory is being put behind what it was creating: all is taken back after that.
             self.memory.cancel(job);
@@ -650,9 +650,10 @@ impl Server {
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
             let token = Token::Connection(client);
             set_interest(&self.epoll, socket.as_fd(), token, EpollFlags::EPOLLIN);
-            self.cut_off.insert(client, CutOff { socket, job });
+            self.cut_off.insert(client, CutOff { socket, bell, job });
             return;
         }
+        self.silence(bell.as_ref());
         self.hang_up(socket);
         if job.is_none() {
             self.forget(client);
@@ -680,12 +681,21 @@ impl Server {
         if !has_hung_up(&cut_off.socket) {
             return;
         }
-        let Some(CutOff { socket, job }) = self.cut_off.remove(&client) else {
+        let Some(CutOff { socket, bell, job }) = self.cut_off.remove(&client) else {
             return;
         };
+        self.silence(bell.as_ref());
         self.hang_up(socket);
         if job.is_none() {
             self.forget(client);
+        }
+    }
+
+    /// Hears no more of a client's bell.
+    fn silence(&self, bell: Option<&Bell>) {
+        if let Some(bell) = bell {
+            // The client has the same event, so the kernel would go on telling of it.
+            let _ = self.epoll.delete(bell);
         }
     }
 

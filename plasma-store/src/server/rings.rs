@@ -158,18 +158,14 @@ impl Rings {
         idle
     }
 
-    /// Forgets a client's ring.
-    pub(super) fn remove(&mut self, client: ClientId) -> Option<Ring> {
+    /// Forgets a client's ring, but for its bell.
+    pub(super) fn remove(&mut self, client: ClientId) -> Option<Bell> {
         self.watched.retain(|watched| *watched != client);
-        self.all.remove(&client)
+        self.all.remove(&client).map(|ring| ring.bell)
     }
 }
 
 impl Ring {
-    pub(super) fn bell(&self) -> impl AsFd {
-        self.bell.as_fd()
-    }
-
     /// Whether there is something to be handled, or what is no request.
     fn is_asked(&self) -> bool {
         let requests = self.requests.as_ref();

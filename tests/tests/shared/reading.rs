@@ -526,3 +526,25 @@ fn a_store_without_rings_goes_to_sleep_again() {
         eventually("it sleeps again", || calm() <= 2);
     });
 }
+
+/// Who is cut off keeps what it holds until it lets go of it, and the store hears of that.
+#[test]
+fn what_one_lets_go_of_who_was_cut_off_is_deleted() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(16 * MIB, &["--max-ids", "2"]);
+        let (reader, other) = (store.client(), store.client());
+        for number in 0..2 {
+            put(&other, id(number), 100);
+        }
+        let [one, two] = [0, 1].map(|number| reader.get(id(number), 0).unwrap().unwrap());
+        let too_many = [2, 3, 4].map(|number| (id(number), &b""[..], &b""[..]));
+        let cut_off = reader.create_and_seal_batch(&too_many);
+        assert!(matches!(cut_off, Err(PlasmaError::Disconnected)));
+        other.delete(&id(0)).unwrap();
+        assert!(other.contains(&id(0)).unwrap());
+        assert!(is_whole(&id(0), one.data()));
+        drop(one);
+        eventually("it is deleted", || !other.contains(&id(0)).unwrap());
+        assert!(is_whole(&id(1), two.data()));
+    });
+}
