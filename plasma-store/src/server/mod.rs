@@ -60,6 +60,10 @@ pub(crate) use admission::Admission;
 /// these take, some 10 µs, and a look at who else has asked costs less than one of them.
 const TURN: usize = 32;
 
+/// How long a turn may take; what was begun is finished. Some requests have the store look through all
+/// that clients hold.
+const TURN_TIME: Duration = Duration::from_micros(100);
+
 /// Reads in one turn.
 const ROUNDS: usize = 16;
 
@@ -586,6 +590,7 @@ impl Server {
         left: &mut usize,
     ) -> Result<bool, Closed> {
         let max_unread = self.options.clients.max_unread_bytes;
+        let start = self.now().elapsed;
         while *left > 0 {
             *left -= 1;
             if !self.handle_next(client, inbox)? {
@@ -598,6 +603,9 @@ impl Server {
                     }
                 }
                 None => break,
+            }
+            if self.now().elapsed - start > TURN_TIME {
+                break;
             }
         }
         Ok(true)
