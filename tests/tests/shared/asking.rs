@@ -72,12 +72,12 @@ fn who_asks_without_end_keeps_nobody_waiting() {
                 object.expect("it was made")
             })
             .collect();
-        let (first, _) = held.split_first().expect("there are some");
+        let (last, _) = held.split_last().expect("there are some");
         let (answered, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             // More than one, so that there is always something to do.
             for _ in 0..4 {
-                scope.spawn(|| ask_without_end(&store, *first.id(), &answered, &enough));
+                scope.spawn(|| ask_without_end(&store, *last.id(), &answered, &enough));
             }
             while answered.load(Ordering::Relaxed) < 1000 {
                 thread::yield_now();
