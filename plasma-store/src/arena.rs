@@ -55,7 +55,9 @@ pub(crate) struct Arena {
 /// How the store itself reads and writes the arena.
 #[derive(Debug)]
 enum Access {
-    /// Sealed against shrinking: no client can take the memory from under the mapping.
+    /// Sealed against shrinking: no client can take the memory from under the mapping. What one punches
+    /// out reads as zeros; but huge pages that are punched out can be taken by others, and then there
+    /// are none to be had.
     Mapped(MmapRaw),
     /// A file that a client could cut: read and written with calls that can fail.
     File(File),

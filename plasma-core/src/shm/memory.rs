@@ -5,8 +5,9 @@
 //! Nothing here is ever seen as anything but atomics and raw bytes. A peer may write whatever it
 //! likes, whenever it likes, and for an atomic that is what it is for; every value that is read is
 //! an arbitrary number until it has been checked. The files are sealed against shrinking, so a
-//! mapping, once made, stays readable whatever a peer does; those that the store alone writes are
-//! sealed against every later writer as well.
+//! mapping, once made, stays readable whatever a peer does: what it punches out of a file reads as
+//! zeros, as long as the system has memory for that. Those that the store alone writes are sealed against
+//! every later writer as well.
 
 use std::fs::File;
 use std::io;

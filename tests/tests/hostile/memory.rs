@@ -171,7 +171,8 @@ fn unfinished_requests_of_many_clients_are_bounded_together() {
     });
 }
 
-/// A connection that takes its time to close, as there is more to send than anyone takes; and its peer.
+/// A connection that takes longer to close than any test, as there is more to send than anyone takes;
+/// and its peer.
 fn reluctant() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let address = listener.local_addr().expect("it has one");
@@ -179,7 +180,7 @@ fn reluctant() -> (TcpStream, TcpStream) {
     let (peer, _) = listener.accept().expect("somebody connects");
     let linger = nix::libc::linger {
         l_onoff: 1,
-        l_linger: 5,
+        l_linger: 3600,
     };
     setsockopt(&stream, sockopt::Linger, &linger).expect("it is a socket");
     stream.set_nonblocking(true).expect("it is a socket");
