@@ -211,6 +211,25 @@ fn closing_what_a_client_sent_keeps_nobody_waiting() {
     });
 }
 
+/// What was sent after a connection that is slow to close is closed all the same.
+#[test]
+fn what_is_slow_to_close_keeps_nothing_else_open() {
+    under_attack(&[], |store| {
+        let (stream, peer) = reluctant();
+        let client = connect(store);
+        client.subscribe(stream.as_fd());
+        drop((stream, client));
+        // It takes what it is sent as long as nobody resets it.
+        std::mem::forget(peer);
+        let any = File::open("/dev/null").expect("it is there");
+        let client = connect(store);
+        client
+            .send_descriptors(&[0], &[any.as_fd(); 100])
+            .expect("the store reads");
+        client.wait_until_cut_off();
+    });
+}
+
 /// Sends descriptors with a byte each, the last of which is slow to close, and hangs up; all that before
 /// the store goes on.
 fn leave_behind(store: &StoreProcess, client: RawClient, flags: MsgFlags) {
