@@ -19,7 +19,7 @@
 //!
 //! Other bounds are fixed. A client is not listened to while 256 KiB wait for it to be read; of its
 //! name 256 characters are kept; its turn is 32 requests, or 256 of those that come through shared
-//! memory.
+//! memory, and ends after 100 µs where they take long.
 
 use std::time::Duration;
 

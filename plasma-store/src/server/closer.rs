@@ -5,7 +5,7 @@
 //! that never ends stays open.
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, SendError, Sender};
 use std::thread;
 
 use nix::libc;
@@ -26,8 +26,9 @@ impl Closer {
             let _ = builder.spawn(move || descriptors.into_iter().for_each(close_at_once));
             queue
         });
-        if queue.send(descriptor).is_err() {
+        if let Err(SendError(descriptor)) = queue.send(descriptor) {
             self.queue = None;
+            close_at_once(descriptor);
         }
     }
 }

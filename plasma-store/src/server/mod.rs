@@ -61,7 +61,7 @@ pub(crate) use admission::Admission;
 const TURN: usize = 32;
 
 /// How long a turn may take; what was begun is finished. Some requests have the store look through all
-/// that clients hold.
+/// that clients hold, which can take as long as many others.
 const TURN_TIME: Duration = Duration::from_micros(100);
 
 /// Reads in one turn.
@@ -424,9 +424,11 @@ impl Server {
         };
         let now = self.clock.last();
         let overdue = now.elapsed.saturating_sub(self.kernel_asked) >= KERNEL_CHECK;
-        if (overdue && self.rings.any_waiting()) || !self.ready.is_empty() {
-            // However busy the rings are.
+        if overdue {
+            // As all that follows does, then.
             self.kernel_asked = now.elapsed;
+        }
+        if !self.ready.is_empty() {
             return poll(EpollTimeout::ZERO);
         }
         let due = self.next_time();
@@ -435,7 +437,13 @@ impl Server {
         let watched = self.spin.watch(|| {
             for _ in 0..LOOKS_AT_RINGS {
                 if rings.any_waiting() {
-                    return Some(Ok(0));
+                    // The kernel is asked now and then, however busy the rings are.
+                    let found = if overdue {
+                        poll(EpollTimeout::ZERO)
+                    } else {
+                        Ok(0)
+                    };
+                    return Some(found);
                 }
                 if !rings.any_watched() {
                     break;
@@ -545,6 +553,7 @@ impl Server {
             connection.inbox.is_empty() && (over || events.contains(EpollFlags::EPOLLIN));
         let most_unfinished = self.max_unfinished();
         let mut left = TURN;
+        let start = self.now().elapsed;
         // Who has just asked is likely to ask again before anybody else does.
         for _ in 0..ROUNDS {
             let Some(connection) = self.connections.get_mut(&client) else {
@@ -555,7 +564,7 @@ impl Server {
             }
             // Whatever happens next may need the connection; what came is ours meanwhile.
             let mut inbox = std::mem::take(&mut connection.inbox);
-            let handled = self.handle_turn(client, &mut inbox, &mut left);
+            let handled = self.handle_turn(client, &mut inbox, &mut left, start);
             let Some(connection) = self.connections.get_mut(&client) else {
                 return Ok(());
             };
@@ -588,9 +597,9 @@ impl Server {
         client: ClientId,
         inbox: &mut Inbox,
         left: &mut usize,
+        start: Duration,
     ) -> Result<bool, Closed> {
         let max_unread = self.options.clients.max_unread_bytes;
-        let start = self.now().elapsed;
         while *left > 0 {
             *left -= 1;
             if !self.handle_next(client, inbox)? {

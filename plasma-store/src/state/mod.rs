@@ -187,6 +187,8 @@ pub(crate) struct State<R = NoReaders> {
     holders: Vec<(ClientId, Slot)>,
     /// How many said then that they hold something, which took its time to look at.
     claims: usize,
+    /// How often what they hold was looked through.
+    looks: u64,
     /// Objects in the external store that a waiting get is for and that found no room, the
     /// smallest first: where that one does not fit, none does.
     starved: BTreeSet<(u64, ObjectId)>,
@@ -194,6 +196,8 @@ pub(crate) struct State<R = NoReaders> {
     unfed: bool,
     /// When to look next whether there is room for them, where nobody tells of it.
     next_look: Duration,
+    /// When to try again what could not be brought back.
+    retry_at: Option<Duration>,
     unsealed: usize,
     evictions: u64,
     evicted_bytes: u64,
@@ -230,9 +234,11 @@ impl<R: Readers> State<R> {
             read: BTreeSet::new(),
             holders: Vec::new(),
             claims: 0,
+            looks: 0,
             starved: BTreeSet::new(),
             unfed: false,
             next_look: Duration::ZERO,
+            retry_at: None,
             unsealed: 0,
             evictions: 0,
             evicted_bytes: 0,

@@ -90,6 +90,7 @@ impl<R: Readers> State<R> {
                 self.lru.touch(objects, slot);
             }
         }
+        self.looks += 1;
         let claimed = self.readers.holders();
         self.claims = claimed.len();
         let true_ones = claimed.into_iter().filter(|holder| {
@@ -136,8 +137,14 @@ impl<R: Readers> State<R> {
     /// When it is time for that: something may find room, and nobody tells of it. Those who read without
     /// asking do not when they let go.
     pub(super) fn next_look(&self) -> Option<Duration> {
-        let may_find_room = self.unfed || !self.read.is_empty();
-        (!self.starved.is_empty() && may_find_room).then_some(self.next_look)
+        let may_find_room = !self.starved.is_empty() && (self.unfed || !self.read.is_empty());
+        let look = may_find_room.then_some(self.next_look);
+        [look, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// How often all that they hold was looked through so far.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks
     }
 
     /// Counts those who read without asking as holding an object, together and once.
@@ -163,6 +170,7 @@ impl<R: Readers> State<R> {
             Some((object.id, object.uid))
         });
         let names: Vec<_> = names.collect();
+        self.looks += 1;
         let mut held = self.readers.take(&names, false).into_iter();
         slots
             .into_iter()
@@ -183,6 +191,7 @@ impl<R: Readers> State<R> {
             return vec![false; slots.len()];
         }
         // All at once: for each time that they are asked, all that they hold is looked through.
+        self.looks += 1;
         let mut held = self.readers.take(&asked, true).into_iter();
         let mut dropped = Vec::with_capacity(slots.len());
         for (slot, name) in slots.iter().zip(names) {

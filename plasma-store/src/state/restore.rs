@@ -86,12 +86,6 @@ impl<R: Readers> State<R> {
             self.table.remove(slot);
             fx.carries.push(Carry::Away(*id));
             fx.announce(Notification::Deleted(*id));
-        } else {
-            // For whoever goes on waiting it is tried again once memory is freed, or after a while: who
-            // gives memory back to the system does not tell.
-            self.starved.insert((size, *id));
-            self.unfed = true;
-            self.next_look = now.elapsed.saturating_add(RETRY_INTERVAL);
         }
         for (wait, _) in self.waits.for_object(id) {
             if let Some(wait) = self.waits.disappoint(wait, id) {
@@ -100,6 +94,11 @@ impl<R: Readers> State<R> {
         }
         if gone {
             self.feed_starved(now, fx);
+        } else if self.waits.anyone_waits_for(id) {
+            // It is tried again once memory is freed, or after a while: who gives memory back to the
+            // system does not tell.
+            self.starved.insert((size, *id));
+            self.retry_at = Some(now.elapsed.saturating_add(RETRY_INTERVAL));
         }
     }
 
@@ -122,6 +121,7 @@ impl<R: Readers> State<R> {
     /// Memory was freed: brings back what found no room before.
     pub(super) fn feed_starved(&mut self, now: Now, fx: &mut Effects) {
         self.unfed = false;
+        self.retry_at = None;
         while let Some((size, id)) = self.starved.first().copied() {
             let spilled = |(_, object): &(Slot, &Object)| object.stage == Stage::Spilled;
             let slot = self.table.get(&id).filter(spilled).map(|(slot, _)| slot);

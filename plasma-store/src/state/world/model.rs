@@ -98,6 +98,8 @@ pub(super) struct Model {
     global: Order,
     quotas: Vec<Quota>,
     waits: Vec<Wait>,
+    /// When to try again what did not come back.
+    retry_at: Option<Duration>,
     pub(super) ignored: u64,
     pub(super) happened: Happened,
 }
@@ -111,6 +113,7 @@ impl Model {
             global: Order::default(),
             quotas: Vec::new(),
             waits: Vec::new(),
+            retry_at: None,
             ignored: 0,
             happened: Happened::default(),
         }
@@ -158,7 +161,8 @@ impl Model {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.waits.iter().filter_map(|wait| wait.deadline).min()
+        let deadlines = self.waits.iter().filter_map(|wait| wait.deadline);
+        deadlines.chain(self.retry_at).min()
     }
 
     fn bytes_of(&self, order: &Order) -> u64 {
@@ -376,12 +380,19 @@ impl Model {
     }
 
     pub(super) fn expire(&mut self, now: Now) {
-        while let Some(deadline) = self.next_deadline().filter(|at| *at <= now.elapsed) {
+        loop {
+            let deadlines = self.waits.iter().filter_map(|wait| wait.deadline);
+            let Some(deadline) = deadlines.min().filter(|at| *at <= now.elapsed) else {
+                break;
+            };
             let first = |wait: &Wait| wait.deadline == Some(deadline);
             if let Some(at) = self.waits.iter().position(first) {
                 let wait = self.waits.remove(at);
                 self.answer(&wait);
             }
+        }
+        if self.retry_at.is_some_and(|at| at <= now.elapsed) {
+            self.feed(now);
         }
     }
 
@@ -502,6 +513,8 @@ impl Model {
         self.answer_complete();
         if gone {
             self.feed(now);
+        } else if self.is_awaited(id) {
+            self.retry_at = Some(now.elapsed + Duration::from_secs(1));
         }
     }
 
@@ -617,14 +630,18 @@ impl Model {
         true
     }
 
+    fn is_awaited(&self, id: ObjectId) -> bool {
+        self.waits.iter().any(|wait| wait.missing.contains(&id))
+    }
+
     /// Brings back what is waited for, the smallest first, as long as it fits.
     fn feed(&mut self, now: Now) {
+        self.retry_at = None;
         loop {
-            let awaited = |id| self.waits.iter().any(|wait| wait.missing.contains(&id));
             let smallest = self
                 .objects
                 .iter()
-                .filter(|object| object.life == Life::Out && awaited(object.id))
+                .filter(|object| object.life == Life::Out && self.is_awaited(object.id))
                 .min_by_key(|object| (object.size(), object.id));
             let Some(id) = smallest.map(|object| object.id) else {
                 return;
