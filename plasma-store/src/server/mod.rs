@@ -425,7 +425,7 @@ impl Server {
         let now = self.clock.last();
         let overdue = now.elapsed.saturating_sub(self.kernel_asked) >= KERNEL_CHECK;
         if overdue {
-            // As all that follows does, then.
+            // Whichever way this goes on, it asks the kernel then.
             self.kernel_asked = now.elapsed;
         }
         if !self.ready.is_empty() {

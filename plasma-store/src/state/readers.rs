@@ -107,14 +107,13 @@ impl<R: Readers> State<R> {
             self.add_read(*slot);
         }
         let over: Vec<_> = self.read.difference(&held).copied().collect();
-        let freed = !over.is_empty();
+        self.unfed |= !over.is_empty();
         let mut unwanted = Vec::new();
         for slot in over {
             self.read.remove(&slot);
             unwanted.extend(self.unref(slot).then_some(slot));
         }
         self.holders = holders;
-        self.unfed |= freed;
         self.drop_those_free(&unwanted, fx);
     }
 

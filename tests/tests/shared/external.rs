@@ -49,7 +49,7 @@ fn who_waits_for_room_is_served_when_it_is_let_go_of() {
         let held = held.expect("the store answers");
         let waiter = wait_for_the_first(&store);
         drop(held);
-        is_served(waiter);
+        assert_served(waiter);
     });
 }
 
@@ -72,7 +72,7 @@ fn who_waits_for_room_is_served_whoever_has_the_store_look() {
             let waiter = wait_for_the_first(&store);
             drop(held);
             ask(&asker);
-            is_served(waiter);
+            assert_served(waiter);
         }
     });
 }
@@ -90,7 +90,7 @@ fn wait_for_the_first(store: &StoreProcess) -> RawClient {
     waiter
 }
 
-fn is_served(mut waiter: RawClient) {
+fn assert_served(mut waiter: RawClient) {
     let Reply::Get { objects, .. } = waiter.reply() else {
         panic!("another reply than a get's");
     };

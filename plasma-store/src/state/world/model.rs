@@ -161,8 +161,15 @@ impl Model {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        let deadlines = self.waits.iter().filter_map(|wait| wait.deadline);
-        deadlines.chain(self.retry_at).min()
+        [self.first_to_end(), self.retry_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When the next wait ends that does.
+    fn first_to_end(&self) -> Option<Duration> {
+        self.waits.iter().filter_map(|wait| wait.deadline).min()
     }
 
     fn bytes_of(&self, order: &Order) -> u64 {
@@ -380,11 +387,7 @@ impl Model {
     }
 
     pub(super) fn expire(&mut self, now: Now) {
-        loop {
-            let deadlines = self.waits.iter().filter_map(|wait| wait.deadline);
-            let Some(deadline) = deadlines.min().filter(|at| *at <= now.elapsed) else {
-                break;
-            };
+        while let Some(deadline) = self.first_to_end().filter(|at| *at <= now.elapsed) {
             let first = |wait: &Wait| wait.deadline == Some(deadline);
             if let Some(at) = self.waits.iter().position(first) {
                 let wait = self.waits.remove(at);
