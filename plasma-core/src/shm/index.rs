@@ -329,6 +329,9 @@ impl Index {
     /// version reads.
     pub fn open(memory: &Arc<Memory>, len: usize) -> Option<Self> {
         let entries = len.checked_sub(size_of::<Header>())? / size_of::<Entry>();
+        if u32::try_from(entries).is_err() {
+            return None;
+        }
         let index = Self::view(memory, entries)?;
         let header = index.header()?;
         let known = header.magic.load(Ordering::Relaxed) == MAGIC
@@ -938,6 +941,21 @@ mod tests {
             writer.unpublish(&gone.id, gone.uid);
         }
         assert_eq!(found(&index, &listing(listed[0]).id), None);
+    }
+
+    /// Entries are numbered in 32 bits.
+    #[test]
+    fn an_index_with_too_many_entries_is_none() {
+        let most = u32::MAX as usize;
+        for (entries, right) in [(most, true), (most + 1, false)] {
+            let len = size_of::<Header>() + entries * size_of::<Entry>();
+            let memory = Memory::create(len, super::super::memory::Writers::Store).unwrap();
+            let memory = Arc::new(memory);
+            let header = memory.slice::<Header>(0, 1).unwrap();
+            header[0].magic.store(MAGIC, Ordering::Relaxed);
+            header[0].version.store(VERSION, Ordering::Relaxed);
+            assert_eq!(Index::open(&memory, len).is_some(), right);
+        }
     }
 
     #[test]
