@@ -50,7 +50,8 @@ pub(crate) enum Hold {
 enum State {
     Writing,
     Sealed,
-    /// It was to be sealed, and whether it was is not known. This is a copy that nobody else sees.
+    /// It was to be sealed, and whether it was is not known. This is a copy that nobody else sees, or
+    /// can only be read.
     Disowned,
     /// Aborted: nothing is left to give back.
     Aborted,
@@ -103,11 +104,11 @@ impl ObjectBuffer {
     /// The object's data, to be written.
     ///
     /// # Panics
-    /// If the object is sealed: sealed objects never change.
+    /// If the object is not [mutable](Self::is_mutable): sealed objects never change.
     #[expect(clippy::expect_used, reason = "as documented, if its user is mistaken")]
     pub fn data_mut(&mut self) -> &mut [u8] {
         let data = self.span.data_mut();
-        data.expect("the object is sealed, so it cannot be written")
+        data.expect("the object is sealed, or was to be, so it cannot be written")
     }
 
     /// The object's metadata, given when it was created.
@@ -123,7 +124,7 @@ impl ObjectBuffer {
 
     /// Whether the object can still be written.
     pub fn is_mutable(&self) -> bool {
-        matches!(self.state, State::Writing | State::Disowned)
+        self.span.is_writable()
     }
 
     /// The digest of the object's content as Arrow's clients compute it, computed now.
@@ -136,10 +137,12 @@ impl ObjectBuffer {
     /// last handle is dropped.
     ///
     /// # Panics
-    /// If the object is not sealed: it has one writer.
+    /// If the object is not sealed: it has one writer. Or if it has more than two thousand million
+    /// handles.
     #[expect(clippy::expect_used, reason = "as documented, if its user is mistaken")]
     pub fn share(&self) -> Self {
-        let span = self.span.share();
+        let sealed = self.state == State::Sealed;
+        let span = sealed.then(|| self.span.share()).flatten();
         let span = span.expect("only a sealed object can be shared");
         self.session().retain(self.id, &self.hold);
         Self::sealed(self.id, span, self.hold)
@@ -151,7 +154,8 @@ impl ObjectBuffer {
     /// [`PlasmaError::AlreadySealed`] if it is sealed. [`PlasmaError::NotFound`] if the store has no
     /// such object for this client to seal; or the connection failed, and the store may have sealed
     /// it or not. After either of these this buffer is a copy that nobody else sees: it can be read
-    /// and written, and not be sealed any more.
+    /// and written, and not be sealed any more. (Where this process is given no memory for a copy, the
+    /// buffer can be read, and is not [mutable](Self::is_mutable).)
     pub fn seal(&mut self) -> Result<(), PlasmaError> {
         match self.state {
             State::Writing => {}

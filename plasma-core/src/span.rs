@@ -172,6 +172,10 @@ impl Span {
         bytes.split_at_mut_checked(self.data_len)
     }
 
+    pub(crate) fn is_writable(&self) -> bool {
+        self.write.is_some()
+    }
+
     pub(crate) fn data_mut(&mut self) -> Option<&mut [u8]> {
         self.parts_mut().map(|(data, _)| data)
     }

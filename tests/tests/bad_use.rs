@@ -1,14 +1,16 @@
 //! Mistakes and shortages, and whether what is said of them helps.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::{Store, StoreError};
-use tests::{StoreProcess, role, server_program, within};
+use tests::{StoreProcess, in_another_process, role, server_program, wait_for_line, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
@@ -189,6 +191,36 @@ fn an_object_larger_than_the_store_is_told_with_both_sizes() {
 
 // -------------------------------------------------------------------------------------------------
 // Too little memory, later
+
+/// The store is gone, and this process may not have as much memory as it takes to keep writing.
+#[test]
+fn what_was_not_sealed_can_be_read_where_there_is_no_memory_to_copy_it() {
+    const THIS: &str = "what_was_not_sealed_can_be_read_where_there_is_no_memory_to_copy_it";
+    if let Some((_, socket)) = role() {
+        let client = connect(&socket).unwrap();
+        let mut object = client.create(ObjectId::rand(), 64 * MIB, b"").unwrap();
+        object.data_mut().fill(7);
+        println!("\nwritten");
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        let pages = fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+        let most = pages * 4096 + (32 * MIB) as u64;
+        setrlimit(Resource::RLIMIT_AS, most, most).unwrap();
+        assert!(matches!(object.seal(), Err(PlasmaError::Disconnected)));
+        assert!(!object.is_mutable());
+        assert!(object.data().iter().all(|byte| *byte == 7));
+        assert!(matches!(object.seal(), Err(PlasmaError::Disconnected)));
+        return;
+    }
+    within(LIMIT, || {
+        let store = StoreProcess::start(100_000_000, &[]);
+        let mut other = in_another_process(THIS, "writer", store.socket());
+        wait_for_line(&mut other, "written");
+        drop(store);
+        writeln!(other.stdin.take().unwrap()).unwrap();
+        assert!(other.wait().unwrap().success());
+    });
+}
 
 /// Runs the test once more where what it mounts is gone with it, whatever happens; whether this is
 /// there.

@@ -79,6 +79,15 @@ pub struct Pins {
     owners: Box<[AtomicU32]>,
 }
 
+/// Handles that there may be behind one pin: half of what can be counted.
+const MAX_OWNERS: u32 = u32::MAX / 2;
+
+#[cold]
+#[expect(clippy::panic, reason = "as documented; no program needs as many")]
+fn too_many_owners() -> ! {
+    panic!("one object has {MAX_OWNERS} handles, and can have no more")
+}
+
 impl Hint {
     /// A hint at a pin, for a thread with this lane.
     pub const fn new(slot: u32, lane: u32) -> Self {
@@ -317,9 +326,18 @@ impl Pins {
     }
 
     /// Counts one more handle behind a pin.
+    ///
+    /// # Panics
+    /// If there are more than `MAX_OWNERS`: a count that comes round to none would have others take the
+    /// pin.
     pub fn share(&self, pin: Pin) {
         if let Some(owners) = self.owners.get(pin.slot as usize) {
-            owners.fetch_add(1, Ordering::Relaxed);
+            let others = owners.fetch_add(1, Ordering::Relaxed);
+            if others >= MAX_OWNERS {
+                // There are not as many threads as could come here before this does.
+                owners.fetch_sub(1, Ordering::Relaxed);
+                too_many_owners();
+            }
         }
     }
 
@@ -586,5 +604,45 @@ impl PinView {
             })
         };
         (sum(|lane| &lane.hits), sum(|lane| &lane.misses))
+    }
+}
+
+#[cfg(all(test, not(plasma_loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    use super::super::memory::{Memory, Writers};
+    use super::super::page::Shape;
+    use super::*;
+
+    /// A count that came round to none would give the pin to somebody else.
+    #[test]
+    fn handles_are_not_counted_beyond_what_can_be_counted() {
+        let shape = Shape {
+            pins: 1,
+            requests: 0,
+            content_bytes: 0,
+        };
+        let page = Memory::create(shape.page_len(), Writers::Client).unwrap();
+        let answers = Memory::create(shape.answers_len(), Writers::Store).unwrap();
+        let memory = PinMemory::of_client(&Arc::new(page), &Arc::new(answers), &shape);
+        let pins = Pins::new(memory.unwrap());
+        let hint = Hint::new(0, 0);
+        let created = Created {
+            uid: 8,
+            offset: 0,
+            segment: 0,
+            slot: 0,
+        };
+        let pin = pins.pin_own(&created, &hint).unwrap();
+        pins.owners[0].store(MAX_OWNERS - 1, Ordering::Relaxed);
+        pins.share(pin);
+        for _ in 0..3 {
+            let one_more = catch_unwind(AssertUnwindSafe(|| pins.share(pin)));
+            assert!(one_more.is_err());
+        }
+        assert_eq!(pins.owners[0].load(Ordering::Relaxed), MAX_OWNERS);
+        assert!(pins.pin_own(&created, &hint).is_none());
     }
 }
