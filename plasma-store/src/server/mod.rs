@@ -358,6 +358,7 @@ impl Server {
         self.state.sweep(now, &mut fx);
         self.settle(fx);
         self.publish();
+        self.publish_gets();
         #[cfg(feature = "metrics")]
         if let Some(renewal) = &self.stats.renewal {
             renewal.tell();
@@ -371,8 +372,6 @@ impl Server {
             return;
         }
         let tally = self.state.tally();
-        let readers = self.state.readers().as_ref();
-        let (hits, misses) = readers.map_or((0, 0), SharedReaders::counts);
         for (level, value) in [
             (&stats.capacity_bytes, self.options.limits.capacity),
             (&stats.used_bytes, tally.used_bytes),
@@ -382,8 +381,6 @@ impl Server {
             (&stats.unsealed_objects, tally.unsealed_objects as u64),
             (&stats.evictions, tally.evictions),
             (&stats.evicted_bytes, tally.evicted_bytes),
-            (&stats.hits, tally.hits.wrapping_add(hits)),
-            (&stats.misses, tally.misses.wrapping_add(misses)),
             (&stats.refused_creates, tally.refused_creates),
             (&stats.ignored_requests, tally.ignored_requests),
             (&stats.clients, self.connections.len() as u64),
@@ -392,6 +389,16 @@ impl Server {
         ] {
             level.set(value);
         }
+    }
+
+    /// Tells them of gets. Every client counts its own, so this takes longer, and takes from the clients
+    /// what they count in.
+    fn publish_gets(&self) {
+        let tally = self.state.tally();
+        let readers = self.state.readers().as_ref();
+        let (hits, misses) = readers.map_or((0, 0), SharedReaders::counts);
+        self.stats.hits.set(tally.hits.wrapping_add(hits));
+        self.stats.misses.set(tally.misses.wrapping_add(misses));
     }
 
     /// Says in the log that there are as many objects as there may be, once each time it comes to
