@@ -15,7 +15,7 @@ use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
 
 use super::admission::Peer;
-use super::{Server, Token, set_interest};
+use super::{Server, Token, has_hung_up, set_interest};
 use crate::state::ClientId;
 
 /// Notifications that are longer together go in several writes, in bytes. The kernel takes what is
@@ -86,7 +86,7 @@ impl Subscriber {
         }
     }
 
-    fn stream(&self) -> BorrowedFd<'_> {
+    pub(super) fn stream(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }
@@ -144,7 +144,10 @@ impl Server {
     }
 
     pub(super) fn subscriber_event(&mut self, client: ClientId, events: EpollFlags) {
-        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+        let over = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        let subscriber = self.subscribers.get(&client);
+        // It may have been the end of the stream whose place this one has taken.
+        if over && subscriber.is_some_and(|it| has_hung_up(&it.stream)) {
             self.drop_subscriber(client);
         } else {
             self.unheard.insert(client);

@@ -1,7 +1,7 @@
 //! Descriptors where none belong, none where one belongs, and the wrong ones.
 
 use std::fs::{File, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use nix::poll::PollFlags;
 use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use plasma_core::ObjectId;
 use plasma_core::protocol::frame::HEADER_LEN;
@@ -118,6 +119,38 @@ fn a_subscription_without_its_descriptor_is_none() {
         Witness::round(&store.client(), 0);
         eventually("one of them is kept", || store.descriptors() <= before + 2);
         drop(streams);
+    });
+}
+
+/// A client subscribes anew and closes the stream that it had: the store learns of both at once.
+#[test]
+fn the_end_of_a_stream_is_not_taken_for_that_of_the_next() {
+    under_attack(&[], |store| {
+        let client = connect(store);
+        let (first, stores_end) = UnixStream::pair().expect("a pair of sockets");
+        client.subscribe(stores_end.as_fd());
+        let_the_store_catch_up(store);
+        store.signal(Signal::SIGSTOP);
+        let (mut second, stores_end) = UnixStream::pair().expect("a pair of sockets");
+        client.subscribe(stores_end.as_fd());
+        drop((first, stores_end));
+        store.signal(Signal::SIGCONT);
+        let_the_store_catch_up(store);
+        let id = ObjectId::rand();
+        let put = store.client().create_and_seal(id, b"", b"");
+        put.expect("there is room");
+        let timeout = Some(patience());
+        second.set_read_timeout(timeout).expect("it takes one");
+        let mut heard = Vec::new();
+        while !heard
+            .windows(ObjectId::LEN)
+            .any(|part| part == id.as_bytes())
+        {
+            let mut part = [0; 4096];
+            let len = second.read(&mut part).expect("it is told of the object");
+            assert_ne!(len, 0, "the store has closed the stream");
+            heard.extend_from_slice(&part[..len]);
+        }
     });
 }
 
