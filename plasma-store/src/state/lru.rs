@@ -94,12 +94,13 @@ impl Order {
         true
     }
 
-    /// The oldest objects that together have at least `wanted` bytes; all where they have fewer.
-    fn oldest(&self, objects: &Objects, wanted: u64) -> (Vec<Slot>, u64) {
+    /// The oldest objects that together are at least as much as wanted; all where they are less.
+    fn oldest(&self, objects: &Objects, wanted: Portion) -> (Vec<Slot>, u64) {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
-        while let Some(slot) = next.filter(|_| bytes < wanted)
+        while (bytes < wanted.bytes || chosen.len() < wanted.objects)
+            && let Some(slot) = next
             && let Some(object) = objects.get(slot)
         {
             bytes += object.size();
@@ -110,7 +111,7 @@ impl Order {
     }
 
     /// The same, counted as evicted.
-    fn choose(&mut self, objects: &Objects, wanted: u64) -> Vec<Slot> {
+    fn choose(&mut self, objects: &Objects, wanted: Portion) -> Vec<Slot> {
         let (chosen, bytes) = self.oldest(objects, wanted);
         self.evictions += chosen.len() as u64;
         self.bytes_evicted += bytes;
@@ -139,6 +140,20 @@ impl Order {
              \n({name}) num objects: {objects}\n({name}) num evictions: {evictions}\
              \n({name}) bytes evicted: {bytes_evicted}"
         );
+    }
+}
+
+/// A part of an order: at least so many bytes, and at least so many objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Portion {
+    pub(crate) bytes: u64,
+    pub(crate) objects: usize,
+}
+
+impl Portion {
+    /// At least so many bytes.
+    pub(crate) fn bytes(bytes: u64) -> Self {
+        Self { bytes, objects: 0 }
     }
 }
 
@@ -187,7 +202,7 @@ impl Lru {
         let Some(quota) = self.quotas.get_mut(&client) else {
             return;
         };
-        let (slots, _) = quota.oldest(objects, u64::MAX);
+        let (slots, _) = quota.oldest(objects, Portion::bytes(u64::MAX));
         for slot in slots {
             self.disown(objects, slot);
             if objects.get(slot).is_some_and(|object| object.refs == 0) {
@@ -227,7 +242,7 @@ impl Lru {
         if !may_evict {
             return Err(QuotaExceeded);
         }
-        let chosen = quota.choose(objects, missing);
+        let chosen = quota.choose(objects, Portion::bytes(missing));
         let (pinned, evict): (Vec<_>, Vec<_>) = chosen
             .into_iter()
             .partition(|slot| objects.get(*slot).is_some_and(|object| object.refs > 0));
@@ -248,7 +263,7 @@ impl Lru {
     }
 
     /// The oldest objects that nobody holds; no longer in the order, and counted as evicted.
-    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: u64) -> Vec<Slot> {
+    pub(crate) fn take_oldest(&mut self, objects: &mut Objects, wanted: Portion) -> Vec<Slot> {
         let chosen = self.global.choose(objects, wanted);
         for slot in &chosen {
             self.global.remove(objects, *slot);

@@ -5,6 +5,7 @@ use plasma_core::ObjectId;
 use plasma_core::protocol::message::{ErrorCode, Notification, Outcome};
 
 use super::alloc::Range;
+use super::lru::Portion;
 use super::readers::Readers;
 use super::table::{Slot, Stage};
 use super::{Carry, ClientId, Effects, Now, State, Transfer};
@@ -85,11 +86,11 @@ impl<R: Readers> State<R> {
     /// Evicts the least recently used objects that nobody holds; the bytes freed.
     pub(crate) fn evict(&mut self, wanted: u64, fx: &mut Effects) -> u64 {
         self.look_at_readers(fx);
-        self.evict_oldest(wanted, fx).bytes
+        self.evict_oldest(Portion::bytes(wanted), fx).bytes
     }
 
     /// Evicts the oldest objects that nobody holds.
-    fn evict_oldest(&mut self, wanted: u64, fx: &mut Effects) -> Evicted {
+    fn evict_oldest(&mut self, wanted: Portion, fx: &mut Effects) -> Evicted {
         let slots = self.lru.take_oldest(&mut self.table.objects, wanted);
         let (slots, kept) = self.take_from_readers(slots);
         // Somebody has come to hold them just now.
@@ -153,7 +154,20 @@ impl<R: Readers> State<R> {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
-            let wanted = self.missing_bytes(size).max(capacity / 5).max(1);
+            // Ahead of the next: not to look for each object. Memory that suffices is not given up where
+            // it is a place that is missing.
+            let wanted = Portion {
+                bytes: if slot_free || !fits {
+                    self.missing_bytes(size).max(capacity / 5).max(1)
+                } else {
+                    0
+                },
+                objects: if slot_free {
+                    0
+                } else {
+                    (self.limits.max_objects / 100).max(1)
+                },
+            };
             let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.
             let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);

@@ -441,6 +441,24 @@ fn objects_are_counted_and_evicted_for_their_number_too() {
     assert_eq!(refused, Err(ErrorCode::OutOfMemory));
 }
 
+/// Where it is a place that is missing, and not memory, a hundredth of the objects goes.
+#[test]
+fn not_all_objects_are_evicted_for_their_number() {
+    let mut bench = Bench::new(Limits {
+        max_objects: 250,
+        ..limits()
+    });
+    for n in 0..250 {
+        bench.put(ALICE, n, 0);
+    }
+    bench.create(ALICE, 250, 1).unwrap();
+    assert_eq!(bench.deleted(), [id(0), id(1)]);
+    bench.create(ALICE, 251, 1).unwrap();
+    assert_eq!(bench.deleted(), []);
+    bench.create(ALICE, 252, 1).unwrap();
+    assert_eq!(bench.deleted(), [id(2), id(3)]);
+}
+
 #[test]
 fn at_least_a_fifth_is_evicted_the_least_recently_used_first() {
     let mut bench = Bench::plain();

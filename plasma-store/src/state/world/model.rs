@@ -437,8 +437,13 @@ impl Model {
     }
 
     pub(super) fn evict(&mut self, wanted: u64) -> u64 {
+        self.evict_at_least(wanted, 0)
+    }
+
+    fn evict_at_least(&mut self, wanted: u64, objects: usize) -> u64 {
+        let end = self.global.ids.len().saturating_sub(objects);
         let mut bytes = 0;
-        while bytes < wanted && !self.global.ids.is_empty() {
+        while (bytes < wanted || self.global.ids.len() > end) && !self.global.ids.is_empty() {
             let id = self.global.ids[0];
             let size = self.object(id).size();
             bytes += size;
@@ -610,7 +615,15 @@ impl Model {
             let missing = missing.saturating_sub(self.limits.capacity);
             // Nothing is evicted where that would not be enough.
             if missing <= self.bytes_of(&self.global) {
-                self.evict(missing.max(self.limits.capacity / 5));
+                let places = match full(self) {
+                    true => (self.limits.max_objects / 100).max(1),
+                    false => 0,
+                };
+                let bytes = match self.fits(size) {
+                    true => 0,
+                    false => missing.max(self.limits.capacity / 5),
+                };
+                self.evict_at_least(bytes, places);
             }
         }
         !full(self) && self.fits(size)
