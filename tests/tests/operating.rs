@@ -14,9 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::PollFlags;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 use plasma_core::protocol::message::{NewObject, Reply, Request};
+use plasma_core::shm::{self, Offer};
+use plasma_core::transport::wait_ready;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::{Store, StoreError};
 use tests::raw::{RawClient, message};
@@ -260,6 +264,63 @@ fn a_list_keeps_out_even_root() {
         assert_eq!(knock(test, &socket, ANNE, ANNE), "served");
         assert_eq!(knock(test, &socket, BERT, BERT), "served");
         assert_eq!(knock(test, &socket, 0, 0), "closed");
+        drop(store.stdin.take());
+        assert!(store.wait().expect("it is our child").success());
+    });
+}
+
+/// What a client has been sent and does not read counts for the user whose store it is.
+#[test]
+fn clients_that_take_no_descriptors_keep_nobody_out_for_good() {
+    /// Descriptors that may be on their way, and be open.
+    const MOST: u64 = 96;
+    let test = "clients_that_take_no_descriptors_keep_nobody_out_for_good";
+    if let Some((_, folder)) = role() {
+        // The kernel asks no more of root.
+        become_user(ANNE, ANNE);
+        setrlimit(Resource::RLIMIT_NOFILE, MOST, MOST).expect("it may be lowered");
+        let builder = Store::builder().capacity(CAPACITY).allow_uid(0);
+        let builder = builder.socket(folder.join("plasma.sock"));
+        let _store = builder.spawn().expect("the store starts");
+        println!("\nserving it is");
+        // Until whoever started this has seen enough.
+        let _ = io::stdin().read(&mut [0]);
+        return;
+    }
+    if !can_be_others(test) {
+        return;
+    }
+    within(LIMIT, move || {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        chown(folder.path(), Some(ANNE), Some(ANNE)).expect("root may give it away");
+        let mut store = in_another_process(test, "serve", folder.path());
+        assert_eq!(wait_for_line(&mut store, " it is"), "serving");
+        let socket = folder.path().join("plasma.sock");
+        let capabilities = shm::CAPABILITY;
+        // One for the arena, and what is shared beside it: more than may be on their way.
+        let each = 1 + Offer::DESCRIPTORS as u64;
+        let silent: Vec<_> = (0..=MOST / each)
+            .map(|_| {
+                let client = RawClient::connect(&socket);
+                client.send(&Request::Connect { capabilities });
+                client
+            })
+            .collect();
+        let mut late = RawClient::connect(&socket);
+        let reply = late.call(&Request::Connect { capabilities });
+        assert!(matches!(reply, Reply::Connect { offer: Some(_), .. }));
+        let answered = wait_ready(
+            late.socket().as_fd(),
+            PollFlags::POLLIN,
+            Some(Duration::from_millis(50)),
+        );
+        assert!(!answered.expect("it is a socket"), "there is room for more");
+        drop(silent);
+        for _ in 0..each {
+            late.descriptor();
+        }
+        assert!(connect(&socket).expect("there is room").list().is_ok());
         drop(store.stdin.take());
         assert!(store.wait().expect("it is our child").success());
     });

@@ -9,7 +9,7 @@ use nix::sys::socket::{getsockopt, setsockopt};
 use tracing::{info, warn};
 
 use super::connection::Connection;
-use super::{ACCEPT_PAUSE, ACCEPTS_A_TURN, Server, Token, set_interest};
+use super::{ACCEPTS_A_TURN, DESCRIPTOR_PAUSE, Server, Token, set_interest};
 use crate::metrics::Refused;
 use crate::state::ClientId;
 
@@ -80,7 +80,7 @@ impl Server {
                 Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
                 Err(error) => {
                     warn!(%error, "cannot accept a connection now");
-                    self.accept_at = Some(self.now().elapsed + ACCEPT_PAUSE);
+                    self.accept_at = Some(self.now().elapsed + DESCRIPTOR_PAUSE);
                     let (listener, none) = (self.listener.socket.as_fd(), EpollFlags::empty());
                     set_interest(&self.epoll, listener, Token::Listener, none);
                     return;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use plasma_core::protocol::message::{Encoder, Reply};
 use plasma_core::transport::{Inbox, Outbox, Received};
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     overrun: Option<usize>,
     /// Since when the client has read nothing of what waits for it.
     blocked_since: Option<Instant>,
+    /// What waits is a descriptor that the kernel does not take now, as too many are on their way.
+    pub(super) crowded: bool,
     pub(super) interest: EpollFlags,
 }
 
@@ -44,7 +47,7 @@ pub(super) struct Connection {
 pub(super) enum Progress {
     /// All is written.
     Done,
-    /// The client has to read first.
+    /// The client has to read first, or others have.
     Blocked,
 }
 
@@ -62,6 +65,7 @@ impl Connection {
             unfinished: 0,
             overrun: None,
             blocked_since: None,
+            crowded: false,
             interest: EpollFlags::EPOLLIN,
         }
     }
@@ -145,7 +149,14 @@ impl Connection {
             return Ok(Progress::Done);
         }
         let before = self.outbox.len();
-        if self.outbox.flush(self.socket.as_fd()).map_err(lost)? {
+        let flushed = self.outbox.flush(self.socket.as_fd());
+        // That is no fault of this client's, and passes.
+        self.crowded = flushed.as_ref().is_err_and(is_crowd);
+        if self.crowded {
+            self.blocked_since = None;
+            return Ok(Progress::Blocked);
+        }
+        if flushed.map_err(lost)? {
             self.blocked_since = None;
             return Ok(Progress::Done);
         }
@@ -166,10 +177,19 @@ impl Connection {
             EpollFlags::empty()
         } else if self.outbox.is_empty() {
             EpollFlags::EPOLLIN
+        } else if self.crowded {
+            // The socket has room.
+            EpollFlags::empty()
         } else {
             EpollFlags::EPOLLOUT
         }
     }
+}
+
+/// Whether the kernel has as many descriptors under way from this user as it allows one (as many as a
+/// process may have open).
+fn is_crowd(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
 }
 
 fn lost(error: io::Error) -> Closed {

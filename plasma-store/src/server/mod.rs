@@ -86,8 +86,8 @@ const KERNEL_CHECK: Duration = Duration::from_micros(50);
 /// Announcements and replies that there is always room for.
 const KEPT_EFFECTS: usize = 256;
 
-/// How long to leave new connections waiting where descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait where there are no descriptors to be had.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// What ends the loop.
 #[derive(Debug)]
@@ -204,6 +204,8 @@ pub(crate) struct Server {
     listener: Listener,
     /// Set while descriptors have run out: when to try again.
     accept_at: Option<Duration>,
+    /// The same where those that were sent and have not arrived are too many.
+    crowd_at: Option<Duration>,
     /// Held for its descriptor.
     _stop: Stop,
     clock: Clock,
@@ -282,6 +284,7 @@ impl Server {
             epoll,
             listener,
             accept_at: None,
+            crowd_at: None,
             _stop: stop,
             clock: Clock::new(),
             next_client: 0,
@@ -490,7 +493,8 @@ impl Server {
     fn next_time(&self) -> Option<Duration> {
         let stalls = (!self.blocked.is_empty()).then_some(self.stalls_checked + STALL_CHECK);
         let waits = self.state.next_deadline();
-        [stalls, waits, self.accept_at].into_iter().flatten().min()
+        let times = [stalls, waits, self.accept_at, self.crowd_at];
+        times.into_iter().flatten().min()
     }
 
     fn keep_time(&mut self) {
@@ -513,6 +517,15 @@ impl Server {
             let listener = self.listener.socket.as_fd();
             set_interest(&self.epoll, listener, Token::Listener, EpollFlags::EPOLLIN);
             self.accept();
+        }
+        if self.crowd_at.is_some_and(is_time) {
+            self.crowd_at = None;
+            let connections = &self.connections;
+            let crowded = self.blocked.iter().copied().filter(|client| {
+                let connection = connections.get(client);
+                connection.is_some_and(|connection| connection.crowded)
+            });
+            self.unsent.extend(crowded);
         }
     }
 
@@ -767,6 +780,10 @@ impl Server {
                     continue;
                 }
                 Ok(Progress::Blocked) => {
+                    if connection.crowded && self.crowd_at.is_none() {
+                        warn!("clients wait: too many descriptors are on their way to others");
+                        self.crowd_at = Some(self.clock.last().elapsed + DESCRIPTOR_PAUSE);
+                    }
                     self.blocked.insert(client);
                 }
                 Ok(Progress::Done) => {
