@@ -314,7 +314,8 @@ impl PlasmaClient {
     /// `None` if it was not sealed in time.
     ///
     /// # Errors
-    /// The connection failed.
+    /// The connection failed; or the store does not let it wait ([`PlasmaError::Io`]), for which it
+    /// takes one more connection.
     pub fn get(&self, oid: ObjectId, timeout_ms: i64) -> Result<Option<ObjectBuffer>, PlasmaError> {
         self.shared
             .repeatable(|session| match session.get_if_there(&oid) {
@@ -328,7 +329,7 @@ impl PlasmaClient {
     /// time. An id may occur more than once.
     ///
     /// # Errors
-    /// [`PlasmaError::TooManyObjects`], or the connection failed.
+    /// [`PlasmaError::TooManyObjects`], and as [`get`](Self::get).
     pub fn get_many(
         &self,
         object_ids: &[ObjectId],

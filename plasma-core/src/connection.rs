@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use nix::poll::PollFlags;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{UnixCredentials, getsockopt};
 
 use crate::birth::Birth;
 use crate::plane::Plane;
@@ -315,6 +317,16 @@ impl Connection {
         ids: &[ObjectId],
         timeout_ms: i64,
     ) -> Result<Vec<Option<ObjectSpec>>, PlasmaError> {
+        self.get_before(ids, timeout_ms, None)
+    }
+
+    /// The same, given up at a deadline (and the connection with it).
+    pub(crate) fn get_before(
+        &self,
+        ids: &[ObjectId],
+        timeout_ms: i64,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Option<ObjectSpec>>, PlasmaError> {
         let mut receiving = self.receiving()?;
         let request = Request::Get {
             ids: ids.into(),
@@ -327,7 +339,8 @@ impl Connection {
                 holds.entry(*id).or_default().buffers += 1;
             }
         })?;
-        let Reply::Get { objects, segments } = self.answer(&mut receiving, question)? else {
+        let reply = self.answer_before(&mut receiving, question, deadline)?;
+        let Reply::Get { objects, segments } = reply else {
             return Err(self
                 .link
                 .give_up(PlasmaError::protocol("another reply than a get's")));
@@ -337,7 +350,7 @@ impl Connection {
             return Err(self.link.give_up(error));
         }
         for segment in segments {
-            self.meet(&mut receiving, segment, None)?;
+            self.meet(&mut receiving, segment, deadline)?;
         }
         let mut found = Vec::with_capacity(ids.len());
         let mut sending = self.link.sending();
@@ -647,7 +660,17 @@ impl Connection {
 
     /// Whether the store is known, or can be seen, to be gone, or this is another process's connection.
     pub(crate) fn has_ended(&self) -> bool {
-        !self.is_ours() || self.link.has_ended()
+        !self.is_ours() || self.link.ends_within(Duration::ZERO)
+    }
+
+    /// The same of a store that may be about to go.
+    pub(crate) fn ends_within(&self, time: Duration) -> bool {
+        !self.is_ours() || self.link.ends_within(time)
+    }
+
+    /// Who is at the other end, as far as the kernel tells: the process that listened there.
+    pub(crate) fn peer(&self) -> Option<UnixCredentials> {
+        getsockopt(&self.link.socket, PeerCredentials).ok()
     }
 }
 
@@ -681,10 +704,11 @@ impl Link {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Whether the stream is of no more use, or the store has closed it and nobody has noticed yet.
-    fn has_ended(&self) -> bool {
+    /// Whether the stream is of no more use, or the store has closed it and nobody has noticed yet, or
+    /// does so in this time.
+    fn ends_within(&self, time: Duration) -> bool {
         let hangup = PollFlags::empty();
-        let ended = wait_ready(self.socket.as_fd(), hangup, Some(Duration::ZERO));
+        let ended = wait_ready(self.socket.as_fd(), hangup, Some(time));
         self.is_broken() || !matches!(ended, Ok(false))
     }
 

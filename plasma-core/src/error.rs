@@ -54,7 +54,11 @@ pub enum PlasmaError {
     /// The client was made by the process that this one was forked from, and is that one's: this
     /// process connects with a client of its own. One made with
     /// [`reconnect`](crate::ClientBuilder::reconnect) does so at its next call. Buffers that were
-    /// held before the fork can be read for as long as the parent holds them.
+    /// held before the fork can be read for as long as the parent holds them. One that was being written
+    /// is the parent's to seal, and what the child writes to it until then is part of the object; whoever
+    /// forks sees to it that the child does not write later. As long as the child has the parent's
+    /// connection, which it has until it ends or runs another program, the store does not learn that the
+    /// parent has ended.
     #[error(
         "this client belongs to the process that this one was forked from: connect with a new \
          client (one made with `reconnect(true)` does so at its next call)"
@@ -184,6 +188,11 @@ fn connect_hint(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "this user may not connect: the store's owner can open it with --mode, --group or \
              --allow-uid"
+        }
+        // No error of the kernel's.
+        io::ErrorKind::Other => {
+            "this client has its own store still, but no get can wait there, and nobody subscribe: \
+             connect anew to come to the other"
         }
         _ => "is it the socket of a running store?",
     }

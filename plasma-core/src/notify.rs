@@ -61,7 +61,8 @@ impl Notifications {
         stream.set_nonblocking(true).map_err(io)?;
         // A connection of its own: a connection has one subscription.
         let connection = session.open()?;
-        connection.subscribe(stores_end.into())?;
+        let subscribed = connection.subscribe(stores_end.into());
+        subscribed.map_err(|error| session.lost_beside(error))?;
         Ok(Self {
             stream,
             bytes: Vec::new(),

@@ -4,15 +4,15 @@
 //! what it gives back goes to the store it came from, or to nobody, and never to the next store.
 
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::birth::Birth;
 use crate::client::ClientBuilder;
@@ -31,6 +31,10 @@ const MAX_SOCKET_PATH_LEN: usize = 107;
 /// A store that accepts a connection answers within this, or it is not a store.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A store that has answered nothing for so long behind its time, or has closed one connection so much
+/// before another, is not about to.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Connections kept for the next get that has to wait.
 const IDLE_WAITERS: usize = 4;
 
@@ -40,8 +44,13 @@ const MAX_SENT: usize = 128 << 10;
 
 /// What clones of a client share.
 pub(crate) struct Shared {
-    /// The session that calls are made in.
-    session: ArcSwap<Session>,
+    /// The socket of every store this client comes to.
+    path: PathBuf,
+    /// What the last of them holds at most, in bytes.
+    capacity: AtomicU64,
+    /// The session that calls are made in; none between two stores. Nothing else of this client keeps
+    /// a store's memory, which the next store may need.
+    session: ArcSwapOption<Session>,
     /// The same, where it is the only one there will be: found without counting.
     only: Option<Arc<Session>>,
     /// How to begin the next session.
@@ -84,18 +93,21 @@ pub(crate) struct Session {
 impl Shared {
     /// Begins the first session.
     pub(crate) fn connect(builder: ClientBuilder, path: &Path) -> Result<Self, PlasmaError> {
+        let path = lasting(path);
         let first = retrying(
             builder.retries,
             builder.retry_interval,
-            || match Session::begin(&builder, path) {
+            || match Session::begin(&builder, &path) {
                 Err(error @ PlasmaError::Connect { .. }) => Err(Trouble::MayPass(error)),
                 other => other.map_err(Trouble::Stays),
             },
         )?;
         let first = Arc::new(first);
         Ok(Self {
+            path,
+            capacity: AtomicU64::new(first.capacity),
             only: (!builder.reconnect).then(|| Arc::clone(&first)),
-            session: ArcSwap::new(first),
+            session: ArcSwapOption::new(Some(first)),
             builder: ArcSwap::from_pointee(builder),
             turn: ArcSwap::new(Turn::new()),
         })
@@ -118,19 +130,14 @@ impl Shared {
         &self,
         call: &impl Fn(&Arc<Session>) -> Result<T, PlasmaError>,
     ) -> Result<T, PlasmaError> {
-        let session = self.session.load();
-        match call(&session) {
-            Err(PlasmaError::Disconnected | PlasmaError::Forked) => {}
-            result => return result,
-        }
-        let next = self.renewed()?;
-        match call(&next) {
-            // A store that is dying may have closed a waiter's connection, and the other not yet.
-            Err(PlasmaError::Disconnected) if Arc::ptr_eq(&next, &session) => {
-                call(&self.renewed()?)
+        if let Some(session) = &*self.session.load() {
+            match call(session) {
+                Err(PlasmaError::Disconnected | PlasmaError::Forked) => {}
+                result => return result,
             }
-            result => result,
         }
+        // Not while the last session is kept here: a call may wait for ever.
+        call(&self.renewed()?)
     }
 
     /// Makes a call that may have been carried out where it fails: it is made in a new session only
@@ -142,11 +149,12 @@ impl Shared {
         if let Some(session) = &self.only {
             return call(session);
         }
-        let session = self.session.load();
-        if session.connection.has_ended() {
-            return call(&self.renewed()?);
+        if let Some(session) = &*self.session.load()
+            && !session.has_ended()
+        {
+            return call(session);
         }
-        call(&session)
+        call(&self.renewed()?)
     }
 
     /// A session that has not ended.
@@ -155,18 +163,20 @@ impl Shared {
         let turn = self.turn();
         let _taken = lock(&turn.taken);
         let builder = self.builder.load_full();
-        let last = self.session.load_full();
-        if !last.connection.has_ended() {
+        if let Some(last) = self.session.load_full()
+            && !last.has_ended()
+        {
             // Another thread has begun it.
             return Ok(last);
         }
+        self.session.store(None);
         // Where another thread has tried in vain meanwhile, those were this one's attempts too.
         let interval = builder.retry_interval.as_nanos().max(1);
         let made = start.elapsed().as_nanos() / interval;
         let made = u32::try_from(made).unwrap_or(u32::MAX);
         let retries = builder.retries.saturating_sub(made);
         let next = retrying(retries, builder.retry_interval, || {
-            match Session::begin(&builder, &last.path) {
+            match Session::begin(&builder, &self.path) {
                 // A store that is on its way out may still have accepted.
                 Err(error @ (PlasmaError::Connect { .. } | PlasmaError::Disconnected)) => {
                     Err(Trouble::MayPass(error))
@@ -175,7 +185,8 @@ impl Shared {
             }
         })?;
         let next = Arc::new(next);
-        self.session.store(Arc::clone(&next));
+        self.capacity.store(next.capacity, Ordering::Relaxed);
+        self.session.store(Some(Arc::clone(&next)));
         Ok(next)
     }
 
@@ -212,13 +223,14 @@ impl Shared {
 
     /// Whether an object of so many bytes is better created and then written than sent.
     pub(crate) fn is_written_in_place(&self, len: usize) -> bool {
-        let short = self.session.load().plane.is_some();
+        let session = self.session.load();
+        let short = session.as_ref().is_some_and(|it| it.plane.is_some());
         len > if short { MAX_CONTENT } else { MAX_SENT }
     }
 
     /// What the present store holds at most, in bytes.
     pub(crate) fn capacity(&self) -> u64 {
-        self.session.load().capacity
+        self.capacity.load(Ordering::Relaxed)
     }
 }
 
@@ -246,12 +258,24 @@ fn retrying<T>(
     }
 }
 
+/// A path that leads to the same place whatever this process's working directory comes to be, if the
+/// kernel takes one as long.
+fn lasting(path: &Path) -> PathBuf {
+    match std::path::absolute(path) {
+        Ok(absolute) if is_socket_path(&absolute) => absolute,
+        _ => path.to_owned(),
+    }
+}
+
+fn is_socket_path(path: &Path) -> bool {
+    path.as_os_str().len() <= MAX_SOCKET_PATH_LEN
+}
+
 fn connect(path: &Path) -> Result<Connection, PlasmaError> {
-    let len = path.as_os_str().as_bytes().len();
-    if len > MAX_SOCKET_PATH_LEN {
+    if !is_socket_path(path) {
         return Err(PlasmaError::SocketPathTooLong {
             path: path.to_owned(),
-            len,
+            len: path.as_os_str().len(),
             max_len: MAX_SOCKET_PATH_LEN,
         });
     }
@@ -345,17 +369,30 @@ impl Session {
         self.connection.call(request)
     }
 
+    /// Whether the store is known, or can be seen, to be gone, or this is another process's session.
+    pub(crate) fn has_ended(&self) -> bool {
+        let kept = self.plane.as_ref().is_none_or(Plane::is_kept);
+        !kept || self.connection.has_ended()
+    }
+
     /// One more connection to the same store.
     pub(crate) fn open(&self) -> Result<Connection, PlasmaError> {
         if !self.connection.is_ours() {
             return Err(PlasmaError::Forked);
         }
         let opened = connect(&self.path);
-        // In this order: while the first connection lasts, no other store has taken the path.
-        if self.connection.has_ended() {
+        if self.has_ended() {
             return Err(PlasmaError::Disconnected);
         }
-        opened
+        let opened = opened?;
+        // The path may have been given to another store while this one is there.
+        if opened.peer() != self.connection.peer() {
+            return Err(PlasmaError::Connect {
+                path: self.path.clone(),
+                source: io::Error::other("another store has this path by now"),
+            });
+        }
+        Ok(opened)
     }
 
     /// The control plane's segment, if it has this number.
@@ -393,7 +430,17 @@ impl Session {
             None => self.open()?,
         };
         let asleep = Instant::now();
-        let found = waiter.get(ids, timeout_ms)?;
+        let deadline = u64::try_from(timeout_ms)
+            .ok()
+            .and_then(|ms| asleep.checked_add(Duration::from_millis(ms).saturating_add(PATIENCE)));
+        let found = match waiter.get_before(ids, timeout_ms, deadline) {
+            Ok(found) => found,
+            // It has not let this connection in, or has no time for it.
+            Err(PlasmaError::Io { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
+                return get();
+            }
+            Err(error) => return Err(self.lost_beside(error)),
+        };
         if let Some(plane) = &self.plane {
             plane.waited(asleep.elapsed());
         }
@@ -417,6 +464,20 @@ impl Session {
             let _ = waiter.hear_out();
         }
         got
+    }
+
+    /// What it means that a connection of this client's beside the first has met this.
+    pub(crate) fn lost_beside(&self, error: PlasmaError) -> PlasmaError {
+        let closed = matches!(error, PlasmaError::Disconnected);
+        // A store that goes closes one after the other.
+        if !closed || self.connection.ends_within(PATIENCE) {
+            return error;
+        }
+        PlasmaError::Io {
+            action: "a get that waits, or a subscription, is one more connection, and the store \
+                     refuses it: its log says why (it may be --max-clients, or --max-waiting-ids)",
+            source: io::ErrorKind::ConnectionRefused.into(),
+        }
     }
 
     /// Whether what is asked now could overtake what a wait has let go of.
@@ -452,10 +513,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let session = self.session.load();
         f.debug_struct("PlasmaClient")
-            .field("socket", &session.path)
-            .field("capacity", &session.capacity)
+            .field("socket", &self.path)
+            .field("capacity", &self.capacity())
             .finish_non_exhaustive()
     }
 }

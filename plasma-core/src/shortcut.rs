@@ -39,8 +39,21 @@ impl Session {
         let plane = self.plane.as_ref()?;
         let connection = &self.connection;
         // Otherwise the socket says what is the matter.
-        let in_use = connection.is_ours() && plane.is_kept() && !connection.is_broken();
-        in_use.then_some(plane)
+        if !connection.is_ours() || connection.is_broken() {
+            return None;
+        }
+        if !plane.is_kept() {
+            self.give_up_store();
+            return None;
+        }
+        Some(plane)
+    }
+
+    /// The store has gone. The socket need not show it: a process that the store's was forked into may
+    /// have the other end.
+    #[cold]
+    fn give_up_store(&self) {
+        let _ = self.connection.give_up(PlasmaError::Disconnected);
     }
 
     /// The same, and all that was sent through a socket has been seen to. Where there is none, what waits

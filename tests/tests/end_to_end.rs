@@ -320,6 +320,39 @@ fn a_get_waits_as_long_as_it_is_told() {
 }
 
 #[test]
+fn a_get_waits_no_longer_where_the_store_does_not_answer() {
+    with_store(|store, client| {
+        let there = new_object(&client, b"there");
+        store.signal(Signal::SIGSTOP);
+        let found = client.get_many(&[there, ObjectId::rand()], 80).unwrap();
+        assert!(found[0].is_some() && found[1].is_none());
+        store.signal(Signal::SIGCONT);
+        drop(found);
+        assert_eq!(ref_count(&store.client(), there), 0);
+    });
+}
+
+#[test]
+fn a_relative_path_is_that_of_the_folder_it_was_given_in() {
+    const THIS: &str = "a_relative_path_is_that_of_the_folder_it_was_given_in";
+    if let Some((_, folder)) = role() {
+        std::env::set_current_dir(folder).unwrap();
+        let client = PlasmaClient::builder().connect("plasma.sock").unwrap();
+        std::env::set_current_dir("/").unwrap();
+        // Both connect once more.
+        assert!(client.get(ObjectId::rand(), 10).unwrap().is_none());
+        client.subscribe().unwrap();
+        return;
+    }
+    with_store(|store, _| {
+        let folder = store.socket().parent().unwrap();
+        let other = in_another_process(THIS, "wanderer", folder);
+        let output = other.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    });
+}
+
+#[test]
 fn a_get_waits_for_another_process() {
     const THIS: &str = "a_get_waits_for_another_process";
     let id = ObjectId::from_name("from another process");

@@ -326,6 +326,30 @@ fn clients_that_take_no_descriptors_keep_nobody_out_for_good() {
     });
 }
 
+#[test]
+fn a_get_that_may_not_wait_says_so() {
+    within(LIMIT, || {
+        let store = StoreProcess::start_logged(CAPACITY, &["--max-clients", "1"]);
+        let builder = PlasmaClient::builder().retries(0);
+        for reconnect in [false, true] {
+            let builder = builder.clone().reconnect(reconnect);
+            let client = builder.connect(store.socket()).expect("it is the first");
+            let put = client.create_and_seal(id(1), b"there", b"");
+            put.expect("there is room");
+            let refused = client.get(id(2), 100).map(|_| ());
+            let refused = refused.expect_err("it cannot wait");
+            assert!(!refused.should_reconnect(), "{refused}");
+            assert!(refused.to_string().contains("--max-clients"), "{refused}");
+            // The client goes on.
+            let found = client.get(id(1), 100).expect("the store answers");
+            assert_eq!(found.expect("it is there").data(), b"there");
+            client.delete(&id(1)).expect("the store answers");
+            drop(client);
+            eventually("it has gone", || store.sockets() == 1);
+        }
+    });
+}
+
 // -------------------------------------------------------------------------------------------------
 // The log
 

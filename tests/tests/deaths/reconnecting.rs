@@ -1,5 +1,6 @@
 //! Clients that go on with the store that follows theirs.
 
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,36 @@ use super::{CAPACITY, LIMIT, Place, is_disconnected, new_object};
 fn kill(store: &mut StoreProcess) {
     store.signal(Signal::SIGKILL);
     store.wait();
+}
+
+/// The kernel's number of the file that a mapping at this address is of.
+fn file_at(address: *const u8) -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("this process's mappings");
+    let of = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let bound = |text| usize::from_str_radix(text, 16).ok();
+        let inside = (bound(start)?..bound(end)?).contains(&address.addr());
+        inside.then(|| fields.nth(3).map(str::to_owned))?
+    };
+    maps.lines()
+        .find_map(of)
+        .expect("something is mapped there")
+}
+
+/// Whether this process has a file of this number, mapped or open.
+fn keeps(file: &str) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("this process's mappings");
+    let mapped = maps
+        .lines()
+        .any(|line| line.split_ascii_whitespace().nth(4) == Some(file));
+    let open = std::fs::read_dir("/proc/self/fd").expect("this process's descriptors");
+    // One that is closed meanwhile is not there any more.
+    mapped
+        || open
+            .flatten()
+            .filter_map(|entry| std::fs::metadata(entry.path()).ok())
+            .any(|metadata| metadata.ino().to_string() == file)
 }
 
 /// Every call, made first by a client that does not know yet that its store is gone.
@@ -81,6 +112,85 @@ fn every_call_goes_on_with_the_next_store() {
             let result = call(&client, id);
             assert!(matches!(result, Ok(true)), "{name}: {result:?}");
         }
+    });
+}
+
+/// The next store may need the memory of the last.
+#[test]
+fn nothing_is_kept_of_a_store_that_is_gone() {
+    within(LIMIT, || {
+        for shared in [true, false] {
+            let place = Place::new();
+            let mut first = place.start_store();
+            let builder = PlasmaClient::builder().retries(0).reconnect(true);
+            let client = builder.shared_memory(shared).connect(&place.socket);
+            let client = client.unwrap();
+            let id = new_object(&client, b"old");
+            let object = client.get(id, 0).unwrap().unwrap();
+            let memory = file_at(object.data().as_ptr());
+            kill(&mut first);
+            assert!(client.list().is_err(), "there is no store");
+            assert_eq!(object.data(), b"old");
+            drop(object);
+            assert!(!keeps(&memory));
+            let _second = place.start_store();
+            assert!(client.list().unwrap().is_empty());
+        }
+    });
+}
+
+#[test]
+fn nothing_is_kept_of_a_store_that_is_gone_while_a_get_waits_in_the_next() {
+    within(LIMIT, || {
+        let place = Place::new();
+        let mut first = place.start_store();
+        // However long the second store takes to start.
+        let builder = PlasmaClient::builder().retries(u32::MAX).reconnect(true);
+        let client = builder.connect(&place.socket).unwrap();
+        let old = new_object(&client, b"old");
+        let memory = file_at(client.get(old, 0).unwrap().unwrap().data().as_ptr());
+        let id = ObjectId::rand();
+        let waiting = client.clone();
+        let before = first.descriptors();
+        let waiter = thread::spawn(move || waiting.get(id, -1));
+        eventually("the get waits on a connection of its own", || {
+            first.descriptors() > before
+        });
+        kill(&mut first);
+        let second = place.start_store();
+        eventually("the first store is let go of", || !keeps(&memory));
+        assert!(!waiter.is_finished());
+        second.client().create_and_seal(id, b"new", b"").unwrap();
+        let found = waiter.join().unwrap().unwrap();
+        assert_eq!(found.unwrap().data(), b"new");
+    });
+}
+
+/// The first lives on, but who connects comes to the second.
+#[test]
+fn another_store_at_the_same_path_is_not_taken_for_the_first() {
+    within(LIMIT, || {
+        let place = Place::new();
+        let first = place.start_store();
+        let clients = [first.client(), first.socket_client(), place.client()];
+        std::fs::remove_file(&place.socket).unwrap();
+        let second = place.start_store();
+        for client in clients {
+            let id = new_object(&client, b"first");
+            let missing = ObjectId::rand();
+            // It would wait for what is sealed in the second store, and look for it in the first.
+            let refused = client.get(missing, 100).map(|_| ()).unwrap_err();
+            assert!(
+                matches!(refused, PlasmaError::Connect { .. })
+                    && refused.to_string().contains("another store has this path"),
+                "{refused}"
+            );
+            let refused = client.subscribe().map(|_| ()).unwrap_err();
+            assert!(matches!(refused, PlasmaError::Connect { .. }), "{refused}");
+            assert!(client.get(missing, 0).unwrap().is_none());
+            assert_eq!(client.get(id, 100).unwrap().unwrap().data(), b"first");
+        }
+        assert!(second.client().list().unwrap().is_empty());
     });
 }
 
