@@ -313,6 +313,12 @@ impl Server {
 
     /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> Result<(), StoreError> {
+        let served = self.serve_until_told();
+        self.end();
+        served
+    }
+
+    fn serve_until_told(&mut self) -> Result<(), StoreError> {
         info!(
             socket = %self.socket_path().display(),
             capacity_bytes = self.options.limits.capacity,
@@ -347,6 +353,27 @@ impl Server {
             self.send();
             self.tell_of_max_objects();
             self.publish();
+        }
+    }
+
+    /// Tells clients that nobody serves them any more. That the descriptors are closed does not tell
+    /// them, where a process that was forked from this one has them, too.
+    fn end(self) {
+        let Self {
+            state,
+            connections,
+            cut_off,
+            subscribers,
+            ..
+        } = self;
+        // Who learns of the end from its socket finds that nobody keeps the index, either.
+        drop(state);
+        let connected = connections.values().map(Connection::socket);
+        let cut_off = cut_off.values().map(|cut_off| cut_off.socket.as_fd());
+        let told = subscribers.values().map(Subscriber::stream);
+        for socket in connected.chain(cut_off).chain(told) {
+            // One that has hung up knows.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
         }
     }
 

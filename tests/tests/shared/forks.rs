@@ -7,10 +7,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, alarm, fork};
+use nix::unistd::{ForkResult, Pid, alarm, fork, pause};
 use plasma_core::{Notification, PlasmaClient, PlasmaError};
-use tests::{StoreProcess, server_program, within};
+use plasma_store::Store;
+use tests::{StoreProcess, in_another_process, role, server_program, wait_for_line, within};
 
 use super::{LIMIT, MIB, id, is_whole, put};
 
@@ -161,6 +163,78 @@ fn a_child_does_not_wait_for_its_parent_to_reconnect() {
             drop(parents);
             assert!(asked.join().unwrap().is_err());
         });
+    });
+}
+
+/// A program with a store in it has a child that has the store's end of every connection.
+#[test]
+fn the_end_of_a_store_is_heard_though_a_child_of_it_lives() {
+    const THIS: &str = "forks::the_end_of_a_store_is_heard_though_a_child_of_it_lives";
+    if let Some((_, socket)) = role() {
+        let store = Store::builder().capacity(16 * MIB).socket(socket).spawn();
+        let store = store.unwrap();
+        println!("\nserving");
+        let next = || std::io::stdin().read_line(&mut String::new()).unwrap();
+        next();
+        // SAFETY: the child calls nothing but the kernel.
+        match unsafe { fork() }.expect("a process can be had") {
+            ForkResult::Child => {
+                alarm::set(60);
+                loop {
+                    pause();
+                }
+            }
+            ForkResult::Parent { child } => println!("{child} forked"),
+        }
+        next();
+        store.shutdown().unwrap();
+        println!("over");
+        next();
+        return;
+    }
+    within(LIMIT, || {
+        for killed in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("plasma");
+            let mut embedding = in_another_process(THIS, "embedding", &socket);
+            wait_for_line(&mut embedding, "serving");
+            let builder = PlasmaClient::builder().retries(0);
+            let client = builder.clone().connect(&socket).unwrap();
+            let by_socket = builder.shared_memory(false).connect(&socket).unwrap();
+            put(&client, id(0), 1000);
+            drop(client.get(id(0), 0).unwrap().unwrap());
+            let mut told = embedding.stdin.take().unwrap();
+            writeln!(told).unwrap();
+            let child = wait_for_line(&mut embedding, " forked");
+            let waits = client.clone();
+            let waiting = thread::spawn(move || waits.get(id(1), -1).err());
+            if killed {
+                embedding.kill().unwrap();
+            } else {
+                writeln!(told).unwrap();
+                wait_for_line(&mut embedding, "over");
+                drop(told);
+            }
+            embedding.wait().unwrap();
+            let gone = |error: Option<PlasmaError>| {
+                assert!(
+                    matches!(error, Some(PlasmaError::Disconnected)),
+                    "{error:?}"
+                );
+            };
+            gone(client.get(id(0), 0).err());
+            gone(client.get(id(1), 100).err());
+            gone(client.contains(&id(0)).err());
+            gone(client.create_and_seal(id(2), b"", b"").err());
+            gone(client.list().err());
+            gone(client.subscribe().err());
+            if !killed {
+                // Who shares nothing has only the socket to learn it from.
+                gone(by_socket.list().err());
+                gone(waiting.join().unwrap());
+            }
+            kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL).unwrap();
+        }
     });
 }
 
