@@ -301,6 +301,26 @@ fn what_was_evicted_meanwhile_is_not_found() {
     });
 }
 
+/// Everybody waits while objects are evicted, so not a fifth of the memory goes at once where that is
+/// tens of thousands of them.
+#[test]
+fn of_small_objects_less_than_a_fifth_is_evicted() {
+    within(LIMIT, || {
+        let store = StoreProcess::start(8 << 20, &[]);
+        let client = store.client();
+        let ids: Vec<_> = (0..(8 << 20) / 64 + 1)
+            .map(|number: u32| ObjectId::from_name(&number.to_string()))
+            .collect();
+        for ids in ids.chunks(1000) {
+            let objects: Vec<_> = ids.iter().map(|id| (*id, &[0; 64][..], &[][..])).collect();
+            client.create_and_seal_batch(&objects).unwrap();
+        }
+        let left = client.contains_many(&ids).unwrap();
+        assert_eq!(ids.len() - left.len(), 1 << 14);
+        assert_eq!(left, ids[1 << 14..], "the oldest went");
+    });
+}
+
 #[test]
 fn a_get_waits_as_long_as_it_is_told() {
     with_store(|store, client| {

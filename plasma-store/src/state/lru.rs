@@ -99,7 +99,7 @@ impl Order {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         let mut next = self.oldest;
-        while (bytes < wanted.bytes || chosen.len() < wanted.objects)
+        while wanted.exceeds(bytes, chosen.len())
             && let Some(slot) = next
             && let Some(object) = objects.get(slot)
         {
@@ -143,17 +143,33 @@ impl Order {
     }
 }
 
-/// A part of an order: at least so many bytes, and at least so many objects.
+/// The most objects that are evicted ahead of need in one go: some 10 ms that everybody waits.
+pub(crate) const MOST_AHEAD: usize = 1 << 14;
+
+/// A part of an order, from its oldest end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Portion {
+    /// At least so many bytes, and at least so many objects.
     pub(crate) bytes: u64,
     pub(crate) objects: usize,
+    /// And until there are so many bytes, unless there are [`MOST_AHEAD`] objects before that.
+    pub(crate) bytes_ahead: u64,
 }
 
 impl Portion {
     /// At least so many bytes.
     pub(crate) fn bytes(bytes: u64) -> Self {
-        Self { bytes, objects: 0 }
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is more than this.
+    fn exceeds(&self, bytes: u64, objects: usize) -> bool {
+        bytes < self.bytes
+            || objects < self.objects
+            || (bytes < self.bytes_ahead && objects < MOST_AHEAD)
     }
 }
 

@@ -5,7 +5,7 @@ use plasma_core::ObjectId;
 use plasma_core::protocol::message::{ErrorCode, Notification, Outcome};
 
 use super::alloc::Range;
-use super::lru::Portion;
+use super::lru::{MOST_AHEAD, Portion};
 use super::readers::Readers;
 use super::table::{Slot, Stage};
 use super::{Carry, ClientId, Effects, Now, State, Transfer};
@@ -154,20 +154,16 @@ impl<R: Readers> State<R> {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
-            // Ahead of the next: not to look for each object. Memory that suffices is not given up where
-            // it is a place that is missing.
-            let wanted = Portion {
-                bytes: if slot_free || !fits {
-                    self.missing_bytes(size).max(capacity / 5).max(1)
-                } else {
-                    0
-                },
-                objects: if slot_free {
-                    0
-                } else {
-                    (self.limits.max_objects / 100).max(1)
-                },
-            };
+            // More than is missing, not to look for each object. Where a place is missing and memory is
+            // not, none of that is made.
+            let mut wanted = Portion::default();
+            if slot_free || !fits {
+                wanted.bytes = self.missing_bytes(size).max(1);
+                wanted.bytes_ahead = capacity / 5;
+            }
+            if !slot_free {
+                wanted.objects = (self.limits.max_objects / 100).clamp(1, MOST_AHEAD);
+            }
             let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.
             let helped = evicted.bytes > 0 || (evicted.objects > 0 && !slot_free);
