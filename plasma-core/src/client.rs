@@ -314,8 +314,8 @@ impl PlasmaClient {
     /// `None` if it was not sealed in time.
     ///
     /// # Errors
-    /// The connection failed; or the store does not let it wait ([`PlasmaError::Io`]), for which it
-    /// takes one more connection.
+    /// The connection failed. To wait takes one more connection: the store may refuse it
+    /// ([`PlasmaError::Io`]), or not be at its path any more ([`PlasmaError::PathTaken`]).
     pub fn get(&self, oid: ObjectId, timeout_ms: i64) -> Result<Option<ObjectBuffer>, PlasmaError> {
         self.shared
             .repeatable(|session| match session.get_if_there(&oid) {
@@ -492,7 +492,9 @@ impl PlasmaClient {
     /// Tells what is sealed, deleted and evicted from now on, after what is sealed already.
     ///
     /// # Errors
-    /// The connection failed, or there are no more sockets to be had.
+    /// The connection failed, or there are no more sockets to be had. It takes one more connection: the
+    /// store may refuse it ([`PlasmaError::Io`], or the end of the notifications), or not be at its path
+    /// any more ([`PlasmaError::PathTaken`]).
     pub fn subscribe(&self) -> Result<Notifications, PlasmaError> {
         self.shared
             .repeatable(|session| Notifications::new(session))

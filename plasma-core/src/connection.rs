@@ -668,7 +668,9 @@ impl Connection {
         !self.is_ours() || self.link.ends_within(time)
     }
 
-    /// Who is at the other end, as far as the kernel tells: the process that listened there.
+    /// Who is at the other end, as far as the kernel tells: the process that listened there. Two stores
+    /// of one process look the same, and so do those of one user that this process has no numbers for, as
+    /// they are in other containers.
     pub(crate) fn peer(&self) -> Option<UnixCredentials> {
         getsockopt(&self.link.socket, PeerCredentials).ok()
     }
@@ -707,6 +709,9 @@ impl Link {
     /// Whether the stream is of no more use, or the store has closed it and nobody has noticed yet, or
     /// does so in this time.
     fn ends_within(&self, time: Duration) -> bool {
+        if self.is_broken() {
+            return true;
+        }
         let hangup = PollFlags::empty();
         let ended = wait_ready(self.socket.as_fd(), hangup, Some(time));
         self.is_broken() || !matches!(ended, Ok(false))

@@ -25,6 +25,18 @@ pub enum PlasmaError {
         /// What the last attempt met.
         source: io::Error,
     },
+    /// Another store has taken the path of this client's, which is still there. This client goes on with
+    /// its own, but for what takes one more connection: a get that waits, and a subscription. A new
+    /// client comes to the other store.
+    #[error(
+        "another store has taken the path {}: this client cannot wait or subscribe at its own any \
+         more; a new client comes to the other",
+        path.display()
+    )]
+    PathTaken {
+        /// The socket of both.
+        path: PathBuf,
+    },
     /// A socket path that the kernel cannot take.
     #[error(
         "the socket path {} is {len} bytes long, the kernel takes {max_len}: choose a shorter one",
@@ -55,10 +67,9 @@ pub enum PlasmaError {
     /// process connects with a client of its own. One made with
     /// [`reconnect`](crate::ClientBuilder::reconnect) does so at its next call. Buffers that were
     /// held before the fork can be read for as long as the parent holds them. One that was being written
-    /// is the parent's to seal, and what the child writes to it until then is part of the object; whoever
-    /// forks sees to it that the child does not write later. As long as the child has the parent's
-    /// connection, which it has until it ends or runs another program, the store does not learn that the
-    /// parent has ended.
+    /// is the parent's to seal: what the child writes to it before that is part of the object, and it
+    /// must not write to it after that. The child has the parent's connection until it ends or runs
+    /// another program, and until then the store does not learn that the parent has ended.
     #[error(
         "this client belongs to the process that this one was forked from: connect with a new \
          client (one made with `reconnect(true)` does so at its next call)"
@@ -156,7 +167,11 @@ impl PlasmaError {
     pub fn should_reconnect(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Disconnected | Self::Forked | Self::Protocol { .. }
+            Self::Connect { .. }
+                | Self::PathTaken { .. }
+                | Self::Disconnected
+                | Self::Forked
+                | Self::Protocol { .. }
         )
     }
 
@@ -188,11 +203,6 @@ fn connect_hint(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "this user may not connect: the store's owner can open it with --mode, --group or \
              --allow-uid"
-        }
-        // No error of the kernel's.
-        io::ErrorKind::Other => {
-            "this client has its own store still, but no get can wait there, and nobody subscribe: \
-             connect anew to come to the other"
         }
         _ => "is it the socket of a running store?",
     }

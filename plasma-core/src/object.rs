@@ -137,8 +137,7 @@ impl ObjectBuffer {
     /// last handle is dropped.
     ///
     /// # Panics
-    /// If the object is not sealed: it has one writer. Or if it has more than two thousand million
-    /// handles.
+    /// If the object is not sealed: it has one writer. Or if it has 2³¹ handles.
     #[expect(clippy::expect_used, reason = "as documented, if its user is mistaken")]
     pub fn share(&self) -> Self {
         let sealed = self.state == State::Sealed;

@@ -31,9 +31,11 @@ const MAX_SOCKET_PATH_LEN: usize = 107;
 /// A store that accepts a connection answers within this, or it is not a store.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A store that has answered nothing for so long behind its time, or has closed one connection so much
-/// before another, is not about to.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How much later than it should a get that waits may be answered, before this client looks for itself.
+const ANSWER_GRACE: Duration = Duration::from_millis(200);
+
+/// A store that ends closes all connections within this.
+const CLOSING_TIME: Duration = Duration::from_millis(200);
 
 /// Connections kept for the next get that has to wait.
 const IDLE_WAITERS: usize = 4;
@@ -48,8 +50,8 @@ pub(crate) struct Shared {
     path: PathBuf,
     /// What the last of them holds at most, in bytes.
     capacity: AtomicU64,
-    /// The session that calls are made in; none between two stores. Nothing else of this client keeps
-    /// a store's memory, which the next store may need.
+    /// The session that calls are made in. None between two stores: it keeps all of a store's memory,
+    /// which the next may need.
     session: ArcSwapOption<Session>,
     /// The same, where it is the only one there will be: found without counting.
     only: Option<Arc<Session>>,
@@ -387,9 +389,8 @@ impl Session {
         let opened = opened?;
         // The path may have been given to another store while this one is there.
         if opened.peer() != self.connection.peer() {
-            return Err(PlasmaError::Connect {
+            return Err(PlasmaError::PathTaken {
                 path: self.path.clone(),
-                source: io::Error::other("another store has this path by now"),
             });
         }
         Ok(opened)
@@ -430,12 +431,13 @@ impl Session {
             None => self.open()?,
         };
         let asleep = Instant::now();
-        let deadline = u64::try_from(timeout_ms)
-            .ok()
-            .and_then(|ms| asleep.checked_add(Duration::from_millis(ms).saturating_add(PATIENCE)));
+        let deadline = u64::try_from(timeout_ms).ok().and_then(|ms| {
+            asleep.checked_add(Duration::from_millis(ms).saturating_add(ANSWER_GRACE))
+        });
         let found = match waiter.get_before(ids, timeout_ms, deadline) {
             Ok(found) => found,
-            // It has not let this connection in, or has no time for it.
+            // It has not let this connection in, or has no time for it. If it answers after all, it counts
+            // this client until it sees that the connection has ended.
             Err(PlasmaError::Io { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
                 return get();
             }
@@ -469,8 +471,7 @@ impl Session {
     /// What it means that a connection of this client's beside the first has met this.
     pub(crate) fn lost_beside(&self, error: PlasmaError) -> PlasmaError {
         let closed = matches!(error, PlasmaError::Disconnected);
-        // A store that goes closes one after the other.
-        if !closed || self.connection.ends_within(PATIENCE) {
+        if !closed || self.has_ended() || self.connection.ends_within(CLOSING_TIME) {
             return error;
         }
         PlasmaError::Io {
@@ -489,7 +490,7 @@ impl Session {
     /// Waits until the store has seen to what waits have let go of.
     #[inline]
     pub(crate) fn settle_waits(&self) {
-        if self.waits_are_behind() && self.connection.is_ours() {
+        if self.waits_are_behind() && !self.has_ended() {
             drop(self.settled_waiters());
         }
     }

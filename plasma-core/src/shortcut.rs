@@ -60,8 +60,8 @@ impl Session {
     /// have sent has: the rest goes through the socket that the next request takes as well.
     #[inline]
     fn plane(&self) -> Short<&Plane> {
-        self.settle_waits();
         let plane = self.plane_in_use();
+        self.settle_waits();
         if plane.is_some() && self.connection.is_behind() {
             self.connection.catch_up()?;
         }

@@ -187,8 +187,8 @@ impl StoreBuilder {
     }
 
     /// Objects at a time, whatever their size, up to 16 million. Unless told, 4 million and one for
-    /// every 64 bytes of capacity. Where there are as many, a hundredth of that is evicted, the least
-    /// recently used first; if none can be, the create fails with `OutOfMemory`.
+    /// every 64 bytes of capacity. Where there are as many, a hundredth of that is evicted, up to 16,384
+    /// objects, the least recently used first; if none can be, the create fails with `OutOfMemory`.
     pub fn max_objects(mut self, objects: usize) -> Self {
         self.limits.max_objects = Some(objects);
         self

@@ -11,22 +11,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 use plasma_core::protocol::message::{NewObject, Reply, Request};
 use plasma_core::shm::{self, Offer};
 use plasma_core::transport::wait_ready;
 use plasma_core::{ObjectId, PlasmaClient, PlasmaError};
 use plasma_store::{Store, StoreError};
+use tempfile::TempDir;
 use tests::raw::{RawClient, message};
 use tests::{
-    StoreProcess, eventually, in_another_process, patience, role, server_program, wait_for_line,
-    within,
+    StoreProcess, eventually, in_another_process, patience, processor_ticks, role, server_program,
+    wait_for_line, within,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -269,60 +270,144 @@ fn a_list_keeps_out_even_root() {
     });
 }
 
-/// What a client has been sent and does not read counts for the user whose store it is.
-#[test]
-fn clients_that_take_no_descriptors_keep_nobody_out_for_good() {
-    /// Descriptors that may be on their way, and be open.
-    const MOST: u64 = 96;
-    let test = "clients_that_take_no_descriptors_keep_nobody_out_for_good";
-    if let Some((_, folder)) = role() {
-        // The kernel asks no more of root.
-        become_user(ANNE, ANNE);
-        setrlimit(Resource::RLIMIT_NOFILE, MOST, MOST).expect("it may be lowered");
+/// Descriptors that a client is sent when it connects: the arena's, and what is shared beside it.
+const SENT_TO_EACH: u64 = 1 + Offer::DESCRIPTORS as u64;
+
+/// Clients that read nothing.
+const SILENT: u64 = 43;
+
+/// Descriptors that the store may have open, and its user on their way. The kernel takes one more, so
+/// those are just what the silent clients are sent.
+const MOST_DESCRIPTORS: u64 = SILENT * SENT_TO_EACH - 1;
+
+/// A store of a user of whom the kernel asks what it does not ask of root; each test has its own.
+struct UsersStore {
+    process: Child,
+    socket: PathBuf,
+    _folder: TempDir,
+}
+
+impl UsersStore {
+    /// Whether this process is the one that the store is to run in; then it has run.
+    fn has_served() -> bool {
+        let Some((user, folder)) = role() else {
+            return false;
+        };
+        let user = user.parse().expect("a number");
+        become_user(user, user);
+        setrlimit(Resource::RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS)
+            .expect("it may be lowered");
         let builder = Store::builder().capacity(CAPACITY).allow_uid(0);
         let builder = builder.socket(folder.join("plasma.sock"));
         let _store = builder.spawn().expect("the store starts");
         println!("\nserving it is");
         // Until whoever started this has seen enough.
         let _ = io::stdin().read(&mut [0]);
-        return;
+        true
     }
-    if !can_be_others(test) {
+
+    fn start(test: &str, user: u32) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        chown(folder.path(), Some(user), Some(user)).expect("root may give it away");
+        let mut process = in_another_process(test, &user.to_string(), folder.path());
+        assert_eq!(wait_for_line(&mut process, " it is"), "serving");
+        Self {
+            process,
+            socket: folder.path().join("plasma.sock"),
+            _folder: folder,
+        }
+    }
+
+    /// Clients that connect and read nothing of what they have been sent.
+    fn silent_clients(&self) -> Vec<RawClient> {
+        let silent = (0..SILENT).map(|_| {
+            let client = RawClient::connect(&self.socket);
+            client.send(&CONNECT);
+            assert!(something_comes(&client, patience()));
+            client
+        });
+        silent.collect()
+    }
+
+    fn end(mut self) {
+        drop(self.process.stdin.take());
+        assert!(self.process.wait().expect("it is our child").success());
+    }
+}
+
+/// Whether a client can read something within a time.
+fn something_comes(client: &RawClient, time: Duration) -> bool {
+    let ready = wait_ready(client.socket().as_fd(), PollFlags::POLLIN, Some(time));
+    ready.expect("a socket can be waited for")
+}
+
+const CONNECT: Request<'_> = Request::Connect {
+    capabilities: shm::CAPABILITY,
+};
+
+/// What a client has been sent and does not read counts for the user whose store it is.
+#[test]
+fn clients_that_take_no_descriptors_keep_nobody_out_for_good() {
+    let test = "clients_that_take_no_descriptors_keep_nobody_out_for_good";
+    if UsersStore::has_served() || !can_be_others(test) {
         return;
     }
     within(LIMIT, move || {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        chown(folder.path(), Some(ANNE), Some(ANNE)).expect("root may give it away");
-        let mut store = in_another_process(test, "serve", folder.path());
-        assert_eq!(wait_for_line(&mut store, " it is"), "serving");
-        let socket = folder.path().join("plasma.sock");
-        let capabilities = shm::CAPABILITY;
-        // One for the arena, and what is shared beside it: more than may be on their way.
-        let each = 1 + Offer::DESCRIPTORS as u64;
-        let silent: Vec<_> = (0..=MOST / each)
-            .map(|_| {
-                let client = RawClient::connect(&socket);
-                client.send(&Request::Connect { capabilities });
-                client
-            })
-            .collect();
-        let mut late = RawClient::connect(&socket);
-        let reply = late.call(&Request::Connect { capabilities });
+        let store = UsersStore::start(test, 54_331);
+        let silent = store.silent_clients();
+        let mut late = RawClient::connect(&store.socket);
+        let reply = late.call(&CONNECT);
         assert!(matches!(reply, Reply::Connect { offer: Some(_), .. }));
-        let answered = wait_ready(
-            late.socket().as_fd(),
-            PollFlags::POLLIN,
-            Some(Duration::from_millis(50)),
-        );
-        assert!(!answered.expect("it is a socket"), "there is room for more");
+        assert!(!something_comes(&late, Duration::from_millis(50)));
         drop(silent);
-        for _ in 0..each {
+        for _ in 0..SENT_TO_EACH {
             late.descriptor();
         }
-        assert!(connect(&socket).expect("there is room").list().is_ok());
-        drop(store.stdin.take());
-        assert!(store.wait().expect("it is our child").success());
+        let client = connect(&store.socket).expect("there is room");
+        assert!(client.list().is_ok());
+        store.end();
+    });
+}
+
+/// A client reads what was in the way of its descriptors, and now these are.
+#[test]
+fn who_waits_for_descriptors_of_others_takes_no_time() {
+    let test = "who_waits_for_descriptors_of_others_takes_no_time";
+    if UsersStore::has_served() || !can_be_others(test) {
+        return;
+    }
+    within(LIMIT, move || {
+        let store = UsersStore::start(test, 54_332);
+        let client = connect(&store.socket).expect("it is the first");
+        // So many that four lists of them are more than a socket takes, and the store serves on.
+        for id in ids(800) {
+            client.create_and_seal(id, b"", b"").expect("there is room");
+        }
+        let mut late = RawClient::connect(&store.socket);
+        let lists = 4;
+        for _ in 0..lists {
+            late.send(&Request::List);
+        }
+        late.send(&CONNECT);
+        assert_eq!(client.list().expect("the store answers").len(), 800);
+        let silent = store.silent_clients();
+        assert_eq!(client.list().expect("the store answers").len(), 800);
+        for _ in 0..lists {
+            late.reply();
+        }
+        let reply = late.reply();
+        assert!(matches!(reply, Reply::Connect { offer: Some(_), .. }));
+        let pid = Pid::from_raw(store.process.id().cast_signed());
+        let before = processor_ticks(pid);
+        assert!(!something_comes(&late, Duration::from_secs(1)));
+        let taken = processor_ticks(pid) - before;
+        assert!(taken < 10, "{taken} of 100 ticks");
+        drop(silent);
+        for _ in 0..SENT_TO_EACH {
+            late.descriptor();
+        }
+        store.end();
     });
 }
 
@@ -398,7 +483,7 @@ fn a_log_tells_who_comes_and_goes_if_asked() {
             eventually("it serves", || {
                 connect(&folder.path().join("socket")).is_ok()
             });
-            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+            let pid = Pid::from_raw(child.id().cast_signed());
             nix::sys::signal::kill(pid, Signal::SIGTERM).expect("it is there");
             assert!(child.wait().expect("it is our child").success());
             let logged = fs::read_to_string(folder.path().join("log")).expect("a log is text");
@@ -455,7 +540,7 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
         assert!(String::from_utf8_lossy(&start).contains("cut off a client"));
         drop(unread);
         make_it_log(200);
-        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        let pid = Pid::from_raw(child.id().cast_signed());
         nix::sys::signal::kill(pid, Signal::SIGTERM).expect("it is there");
         assert!(child.wait().expect("it is our child").success());
     });

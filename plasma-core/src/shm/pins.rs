@@ -334,7 +334,7 @@ impl Pins {
         if let Some(owners) = self.owners.get(pin.slot as usize) {
             let others = owners.fetch_add(1, Ordering::Relaxed);
             if others >= MAX_OWNERS {
-                // There are not as many threads as could come here before this does.
+                // To reach none before this, as many threads would have to be in between.
                 owners.fetch_sub(1, Ordering::Relaxed);
                 too_many_owners();
             }

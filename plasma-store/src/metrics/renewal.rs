@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::Notify;
 
-/// How long to wait for the store. It may be busy; then its numbers are not old either.
+/// How long to wait for the store. It may be busy; then its numbers are not old either, but for those of
+/// gets, which it counts only for who asks.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A way to ask for numbers of now, and to say that they are there.

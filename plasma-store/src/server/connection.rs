@@ -178,7 +178,7 @@ impl Connection {
         } else if self.outbox.is_empty() {
             EpollFlags::EPOLLIN
         } else if self.crowded {
-            // The socket has room.
+            // The socket takes bytes, so the kernel would tell of that at once; time has to pass.
             EpollFlags::empty()
         } else {
             EpollFlags::EPOLLOUT

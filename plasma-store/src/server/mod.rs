@@ -206,6 +206,8 @@ pub(crate) struct Server {
     accept_at: Option<Duration>,
     /// The same where those that were sent and have not arrived are too many.
     crowd_at: Option<Duration>,
+    /// That is in the log, and has not passed.
+    told_of_crowd: bool,
     /// Held for its descriptor.
     _stop: Stop,
     clock: Clock,
@@ -285,6 +287,7 @@ impl Server {
             listener,
             accept_at: None,
             crowd_at: None,
+            told_of_crowd: false,
             _stop: stop,
             clock: Clock::new(),
             next_client: 0,
@@ -360,20 +363,27 @@ impl Server {
     /// them, where a process that was forked from this one has them, too.
     fn end(self) {
         let Self {
+            listener,
             state,
             connections,
             cut_off,
             subscribers,
             ..
         } = self;
-        // Who learns of the end from its socket finds that nobody keeps the index, either.
+        let shut = |socket: BorrowedFd<'_>| {
+            // One that has hung up knows.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        };
+        // Who learns of the end from its socket finds that nobody keeps the index, either; and who finds
+        // that nobody listens has learnt of it.
         drop(state);
         let connected = connections.values().map(Connection::socket);
         let cut_off = cut_off.values().map(|cut_off| cut_off.socket.as_fd());
         let told = subscribers.values().map(Subscriber::stream);
-        for socket in connected.chain(cut_off).chain(told) {
-            // One that has hung up knows.
-            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        connected.chain(cut_off).chain(told).for_each(shut);
+        shut(listener.socket.as_fd());
+        while let Ok(waiting) = listener.accept() {
+            shut(waiting.as_fd());
         }
     }
 
@@ -592,6 +602,8 @@ impl Server {
             // What is here already has to be looked at again once it is not.
             connection.more = true;
             self.blocked.insert(client);
+            // It may be blocked by something else now.
+            self.unsent.insert(client);
             return Ok(());
         }
         // What is here comes first: reading on meanwhile, the store would keep all that a client can
@@ -801,6 +813,7 @@ impl Server {
             let Some(connection) = self.connections.get_mut(&client) else {
                 continue;
             };
+            let was_crowded = connection.crowded;
             match connection.flush() {
                 Err(reason) => {
                     self.close(client, &reason);
@@ -808,12 +821,18 @@ impl Server {
                 }
                 Ok(Progress::Blocked) => {
                     if connection.crowded && self.crowd_at.is_none() {
-                        warn!("clients wait: too many descriptors are on their way to others");
                         self.crowd_at = Some(self.clock.last().elapsed + DESCRIPTOR_PAUSE);
+                        if !self.told_of_crowd {
+                            warn!(
+                                "clients wait: others do not receive the descriptors they are sent"
+                            );
+                            self.told_of_crowd = true;
+                        }
                     }
                     self.blocked.insert(client);
                 }
                 Ok(Progress::Done) => {
+                    self.told_of_crowd &= !was_crowded;
                     self.blocked.remove(&client);
                     if connection.more && connection.job.is_none() {
                         connection.more = false;

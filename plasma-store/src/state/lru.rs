@@ -143,7 +143,8 @@ impl Order {
     }
 }
 
-/// The most objects that are evicted ahead of need in one go: some 10 ms that everybody waits.
+/// The most objects that are evicted in one go beyond those that have to be: everybody waits some 10 ms
+/// for as many.
 pub(crate) const MOST_AHEAD: usize = 1 << 14;
 
 /// A part of an order, from its oldest end.
@@ -165,7 +166,7 @@ impl Portion {
         }
     }
 
-    /// Whether it is more than this.
+    /// Whether so many bytes of so many objects are less than it.
     fn exceeds(&self, bytes: u64, objects: usize) -> bool {
         bytes < self.bytes
             || objects < self.objects

@@ -154,15 +154,18 @@ impl<R: Readers> State<R> {
                 // Evicting all there is would not help: nobody's objects are lost for nothing.
                 return Err(ErrorCode::OutOfMemory);
             }
-            // More than is missing, not to look for each object. Where a place is missing and memory is
-            // not, none of that is made.
+            // More than is missing, not to look for each object; but of what is missing alone: memory or
+            // places. Neither is where free memory is in pieces that are too small.
             let mut wanted = Portion::default();
-            if slot_free || !fits {
-                wanted.bytes = self.missing_bytes(size).max(1);
+            if !fits {
+                wanted.bytes = self.missing_bytes(size);
                 wanted.bytes_ahead = capacity / 5;
             }
             if !slot_free {
                 wanted.objects = (self.limits.max_objects / 100).clamp(1, MOST_AHEAD);
+            }
+            if fits && slot_free {
+                wanted.bytes = (capacity / 5).max(1);
             }
             let evicted = self.evict_oldest(wanted, fx);
             // Objects of no bytes free a place in the table, if not memory.

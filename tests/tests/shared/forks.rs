@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -12,7 +13,9 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, pause};
 use plasma_core::{Notification, PlasmaClient, PlasmaError};
 use plasma_store::Store;
-use tests::{StoreProcess, in_another_process, role, server_program, wait_for_line, within};
+use tests::{
+    StoreProcess, eventually, in_another_process, role, server_program, wait_for_line, within,
+};
 
 use super::{LIMIT, MIB, id, is_whole, put};
 
@@ -166,6 +169,22 @@ fn a_child_does_not_wait_for_its_parent_to_reconnect() {
     });
 }
 
+/// A get that waits for what never comes, on a connection that `embedding` has by now.
+fn waiting_get(
+    client: &PlasmaClient,
+    embedding: &Child,
+) -> thread::JoinHandle<Option<PlasmaError>> {
+    let folder = format!("/proc/{}/fd", embedding.id());
+    let open = || std::fs::read_dir(&folder).unwrap().count();
+    let before = open();
+    let client = client.clone();
+    let waiting = thread::spawn(move || client.get(id(1), -1).err());
+    eventually("the get waits on a connection of its own", || {
+        open() > before
+    });
+    waiting
+}
+
 /// A program with a store in it has a child that has the store's end of every connection.
 #[test]
 fn the_end_of_a_store_is_heard_though_a_child_of_it_lives() {
@@ -200,14 +219,17 @@ fn the_end_of_a_store_is_heard_though_a_child_of_it_lives() {
             wait_for_line(&mut embedding, "serving");
             let builder = PlasmaClient::builder().retries(0);
             let client = builder.clone().connect(&socket).unwrap();
-            let by_socket = builder.shared_memory(false).connect(&socket).unwrap();
+            let by_socket = builder.clone().shared_memory(false).connect(&socket);
+            let by_socket = by_socket.unwrap();
             put(&client, id(0), 1000);
-            drop(client.get(id(0), 0).unwrap().unwrap());
+            // What was under way when a store was killed the child keeps waiting.
+            let waiting = (!killed)
+                .then(|| [&client, &by_socket].map(|client| waiting_get(client, &embedding)));
             let mut told = embedding.stdin.take().unwrap();
             writeln!(told).unwrap();
             let child = wait_for_line(&mut embedding, " forked");
-            let waits = client.clone();
-            let waiting = thread::spawn(move || waits.get(id(1), -1).err());
+            // The child does not have this one's connection.
+            let late = waiting_get(&client, &embedding);
             if killed {
                 embedding.kill().unwrap();
             } else {
@@ -222,6 +244,10 @@ fn the_end_of_a_store_is_heard_though_a_child_of_it_lives() {
                     "{error:?}"
                 );
             };
+            gone(late.join().unwrap());
+            for waiting in waiting.into_iter().flatten() {
+                gone(waiting.join().unwrap());
+            }
             gone(client.get(id(0), 0).err());
             gone(client.get(id(1), 100).err());
             gone(client.contains(&id(0)).err());
@@ -231,7 +257,6 @@ fn the_end_of_a_store_is_heard_though_a_child_of_it_lives() {
             if !killed {
                 // Who shares nothing has only the socket to learn it from.
                 gone(by_socket.list().err());
-                gone(waiting.join().unwrap());
             }
             kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL).unwrap();
         }
