@@ -62,7 +62,7 @@ impl Notifications {
         // A connection of its own: a connection has one subscription.
         let connection = session.open()?;
         let subscribed = connection.subscribe(stores_end.into());
-        subscribed.map_err(|error| session.lost_beside(error))?;
+        subscribed.map_err(|error| session.explain_loss(error))?;
         Ok(Self {
             stream,
             bytes: Vec::new(),

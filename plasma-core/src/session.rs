@@ -441,7 +441,7 @@ impl Session {
             Err(PlasmaError::Io { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
                 return get();
             }
-            Err(error) => return Err(self.lost_beside(error)),
+            Err(error) => return Err(self.explain_loss(error)),
         };
         if let Some(plane) = &self.plane {
             plane.waited(asleep.elapsed());
@@ -469,7 +469,7 @@ impl Session {
     }
 
     /// What it means that a connection of this client's beside the first has met this.
-    pub(crate) fn lost_beside(&self, error: PlasmaError) -> PlasmaError {
+    pub(crate) fn explain_loss(&self, error: PlasmaError) -> PlasmaError {
         let closed = matches!(error, PlasmaError::Disconnected);
         if !closed || self.has_ended() || self.connection.ends_within(CLOSING_TIME) {
             return error;

@@ -49,13 +49,6 @@ impl Session {
         Some(plane)
     }
 
-    /// The store has gone. The socket need not show it: a process that the store's was forked into may
-    /// have the other end.
-    #[cold]
-    fn give_up_store(&self) {
-        let _ = self.connection.give_up(PlasmaError::Disconnected);
-    }
-
     /// The same, and all that was sent through a socket has been seen to. Where there is none, what waits
     /// have sent has: the rest goes through the socket that the next request takes as well.
     #[inline]
@@ -66,6 +59,13 @@ impl Session {
             self.connection.catch_up()?;
         }
         Ok(plane)
+    }
+
+    /// The store has gone. The socket need not show it: a process that the store's was forked into may
+    /// have the other end.
+    #[cold]
+    fn give_up_store(&self) {
+        let _ = self.connection.give_up(PlasmaError::Disconnected);
     }
 
     #[inline]

@@ -15,7 +15,8 @@ use plasma_core::transport::Outbox;
 use tracing::{debug, warn};
 
 use super::admission::Peer;
-use super::{Server, Token, has_hung_up, set_interest};
+use super::ending::has_hung_up;
+use super::{Server, Token, set_interest};
 use crate::state::ClientId;
 
 /// Notifications that are longer together go in several writes, in bytes. The kernel takes what is
